@@ -1,0 +1,111 @@
+"""The wire codec: how events become record values, and how tampering shows (design sections 4.1.1, 4.2.3, 4.3.5).
+
+    value = version (1 byte) | msgpack array | xxh3_64 of all before it (8 bytes, big-endian)
+
+Encoding is canonical: the same event gives the same bytes. The trailing hash of a chained event is what the next one
+carries as `prev_hash`; hashes are kept as signed 64-bit integers, as a bigint column stores them. Decoding raises
+WireError with a reason and never anything else, whatever the bytes.
+"""
+
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+from xxhash import xxh3_64_digest, xxh3_64_intdigest
+
+from schema.events import (
+    AnyRequest,
+    BalanceEvent,
+    DeadLetter,
+    EngineOutput,
+    FundUpdate,
+    GatewaySession,
+    OrderResponse,
+    ValidatedOrder,
+)
+from schema.identifiers import INT64_MAX
+
+WIRE_VERSION: Final = 1
+GENESIS_HASH: Final = 0
+"""`prev_hash` of the first record of a chain."""
+
+_VERSION_BYTE: Final = bytes([WIRE_VERSION])
+_HASH_BYTES: Final = 8
+_encode = msgspec.msgpack.Encoder().encode
+
+T = TypeVar("T")
+
+
+class WireError(ValueError):
+    """Bytes that are not a record of the expected kind; the message says what is wrong with them."""
+
+
+def signed(value: int) -> int:
+    """An unsigned 64-bit hash as the signed integer that a bigint column holds."""
+    return value if value <= INT64_MAX else value - 2**64
+
+
+def seal(event: msgspec.Struct) -> tuple[bytes, int]:
+    """Encode an event; returns the record value and its (signed) hash."""
+    body = _VERSION_BYTE + _encode(event)
+    digest = xxh3_64_digest(body)
+    return body + digest, int.from_bytes(digest, "big", signed=True)
+
+
+def encode(event: msgspec.Struct) -> bytes:
+    """Encode an event as a record value."""
+    body = _VERSION_BYTE + _encode(event)
+    return body + xxh3_64_digest(body)
+
+
+class Codec(Generic[T]):
+    """Decodes the record values of one kind of event."""
+
+    def __init__(self, kind: Any, name: str) -> None:
+        self._decode = msgspec.msgpack.Decoder(kind).decode
+        self.name = name
+
+    def unseal(self, value: bytes | None) -> tuple[T, int]:
+        """The event in a record value, and its (signed) hash. Raises WireError."""
+        if value is None:
+            raise WireError(f"{self.name}: the record has no value")
+        if len(value) < 1 + _HASH_BYTES:
+            raise WireError(f"{self.name}: {len(value)} bytes are too few for a record")
+        if value[0] != WIRE_VERSION:
+            raise WireError(f"{self.name}: wire version {value[0]}, this code reads version {WIRE_VERSION}")
+        body = value[:-_HASH_BYTES]
+        digest = value[-_HASH_BYTES:]
+        if xxh3_64_digest(body) != digest:
+            raise WireError(f"{self.name}: the hash does not match the content")
+        try:
+            return self._decode(body[1:]), int.from_bytes(digest, "big", signed=True)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise WireError(f"{self.name}: {error}") from None
+
+    def decode(self, value: bytes | None) -> T:
+        """The event in a record value. Raises WireError."""
+        return self.unseal(value)[0]
+
+
+REQUEST: Final[Codec[AnyRequest]] = Codec(AnyRequest, "order request")
+VALIDATED_ORDER: Final[Codec[ValidatedOrder]] = Codec(ValidatedOrder, "validated order")
+ENGINE_OUTPUT: Final[Codec[EngineOutput]] = Codec(EngineOutput, "engine output")
+FUND_UPDATE: Final[Codec[FundUpdate]] = Codec(FundUpdate, "fund update")
+BALANCE_EVENT: Final[Codec[BalanceEvent]] = Codec(BalanceEvent, "balance event")
+ORDER_RESPONSE: Final[Codec[OrderResponse]] = Codec(OrderResponse, "order response")
+DEAD_LETTER: Final[Codec[DeadLetter]] = Codec(DeadLetter, "dead letter")
+GATEWAY_SESSION: Final[Codec[GatewaySession]] = Codec(GatewaySession, "gateway session")
+
+
+def body_hash(request: AnyRequest) -> int:
+    """A hash of what a request asks for, without what a gateway adds to it (order id of a new order, time).
+
+    Two attempts of one client request hash alike at any gateway; another body under the same request id does not
+    (design section 4.7).
+    """
+    fields = list(msgspec.structs.astuple(request))
+    names = request.__struct_fields__
+    fields[names.index("requested_at_ns")] = 0
+    if "replaced_order_id" in names or "order_type" in names:
+        # For a place or replace the gateway assigns `order_id`; for a cancel or reduce the client names it.
+        fields[names.index("order_id")] = 0
+    return signed(xxh3_64_intdigest(_encode([type(request).__name__, fields])))
