@@ -1,0 +1,230 @@
+"""The one clock of a run: a SimPy environment whose time is an integer count of nanoseconds (design 1 and 5).
+
+Everything that happens in a run happens as an event of this clock. SimPy's own events and processes work as they are;
+beside them stands `Timer`, which *is* the scheduled callback: one object, no process, no list of callbacks. Most of a
+run is timers, so the loop that runs them is written out here, with nothing between the heap and the callback.
+
+Events at the same instant run in the order in which they were scheduled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from typing import Any
+
+import simpy
+from simpy.core import StopSimulation
+from simpy.events import NORMAL, URGENT, Event, EventPriority
+
+NS_PER_SECOND = 1_000_000_000
+NS_PER_MS = 1_000_000
+NS_PER_US = 1_000
+
+SWEEP_AT_LEAST = 64
+"""Fewer cancelled timers than this are never worth a sweep of the heap."""
+
+
+class Timer(Event):
+    """A callback that runs once, at `when_ns`, unless `cancel` is called first.
+
+    A process may yield a timer: it is resumed after the callback, or never if the timer is cancelled.
+    """
+
+    # The slots shadow the attributes of simpy.Event, so that no instance dictionary is ever filled.
+    __slots__ = ("_args", "_callback", "_queued", "_waiters", "env", "when_ns")
+
+    # A timer has its outcome from the start, as a simpy.Timeout has.
+    _ok = True
+    _value = None
+
+    env: Clock
+    when_ns: int
+    _callback: Callable[..., object] | None
+    _args: tuple[object, ...]
+    _queued: bool
+    _waiters: list[Callable[[Event], None]] | None
+
+    def __init__(self, clock: Clock, when_ns: int, callback: Callable[..., object], args: tuple[object, ...]) -> None:
+        # Everything is set here and pushed here: a timer is the most frequent object of a run.
+        self.env = clock
+        self.when_ns = when_ns
+        self._callback = callback
+        self._args = args
+        self._queued = True
+        self._waiters = None
+        heappush(clock._queue, (when_ns, NORMAL, next(clock._eid), self))
+
+    @property
+    def callbacks(self) -> list[Callable[[Event], None]] | None:  # type: ignore[override]
+        """SimPy's list of waiters, made when first asked for; None once the timer has run."""
+        if not self._queued:
+            return None
+        if self._waiters is None:
+            self._waiters = []
+        return self._waiters
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether `cancel` came before the callback ran."""
+        return self._queued and self._callback is None
+
+    def cancel(self) -> None:
+        """Keep the callback from running. Does nothing once it has run, or when called again."""
+        if self._callback is None:
+            return
+        self._callback = None
+        self._args = ()
+        if self._queued:
+            self.env._note_cancelled()
+
+    def _fire(self) -> None:
+        """Run the callback. Called by the clock, with the time already moved and `_queued` already false."""
+        callback = self._callback
+        args = self._args
+        self._callback = None
+        self._args = ()
+        if callback is not None:
+            callback(*args)
+
+
+class Clock(simpy.Environment):
+    """Simulated time in integer nanoseconds since the start of the run, and the queue of what is still to happen."""
+
+    _queue: list[tuple[int, int, int, Event]]  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__(initial_time=0)
+        self._cancelled = 0
+
+    @property
+    def now(self) -> int:
+        """Nanoseconds since the start of the run."""
+        return self._now  # type: ignore[return-value]
+
+    def after(self, delay_ns: int, callback: Callable[..., object], *args: object) -> Timer:
+        """Run `callback(*args)` when `delay_ns` (0 or more) have passed."""
+        if delay_ns < 0:
+            raise ValueError(f"a timer cannot be {-delay_ns} ns in the past")
+        return Timer(self, self._now + delay_ns, callback, args)  # type: ignore[arg-type]
+
+    def at(self, when_ns: int, callback: Callable[..., object], *args: object) -> Timer:
+        """Run `callback(*args)` at the instant `when_ns`, which must not have passed."""
+        if when_ns < self._now:
+            raise ValueError(f"{when_ns} ns has passed, it is {self._now} ns now")
+        return Timer(self, when_ns, callback, args)
+
+    def schedule(self, event: Event, priority: EventPriority = NORMAL, delay: float = 0) -> None:
+        """SimPy's way of scheduling an event. Refuses a delay that is not an integer, which would make time inexact."""
+        if delay.__class__ is not int:
+            raise TypeError(f"simulated time is integer nanoseconds, not {delay!r}")
+        heappush(self._queue, (self._now + delay, priority, next(self._eid), event))  # type: ignore[arg-type]
+
+    def peek(self) -> float:
+        """The instant of the next event, or infinity. Cancelled timers do not count."""
+        queue = self._queue
+        while queue:
+            event = queue[0][3]
+            if not (isinstance(event, Timer) and event._callback is None):
+                return queue[0][0]
+            heappop(queue)
+            self._cancelled -= 1
+        return float("inf")
+
+    def step(self) -> None:
+        """Process the next event, however far away it is; raises `simpy.core.EmptySchedule` when there is none."""
+        self.peek()  # drops cancelled timers
+        if not self._queue:
+            super().step()
+        event = self._queue[0][3]
+        if isinstance(event, Timer):
+            self._now = heappop(self._queue)[0]
+            self._run_timer(event)
+        else:
+            super().step()
+
+    def run(self, until: float | Event | None = None) -> Any:
+        """SimPy's `run`: until nothing is left, until an instant (in ns, exclusive), or until an event has happened.
+
+        Raises `ValueError` for an instant that has passed and `RuntimeError` when the event can no longer happen.
+        """
+        if until is None:
+            self._drive(None)
+            return None
+        if isinstance(until, Event):
+            if until.callbacks is None:
+                return until.value
+            target = until
+        else:
+            if until <= self._now:
+                raise ValueError(f"cannot run until {until} ns, it is {self._now} ns now")
+            target = Event(self)
+            target._ok = True
+            target._value = None
+            self.schedule(target, URGENT, int(until) - self.now)  # before all that is planned for that instant
+        target.callbacks.append(StopSimulation.callback)
+        try:
+            self._drive(None)
+        except StopSimulation as stop:
+            return stop.args[0]
+        raise RuntimeError(f"nothing is left to happen, and the run was to last until {until!r}")
+
+    def run_until(self, when_ns: int) -> None:
+        """Run everything up to and including the instant `when_ns`, and leave the clock there."""
+        if when_ns < self._now:
+            raise ValueError(f"{when_ns} ns has passed, it is {self._now} ns now")
+        self._drive(when_ns)
+        self._now = when_ns
+
+    def run_while(self, condition: Callable[[], bool], when_ns: int) -> bool:
+        """Step as long as `condition()` holds and `when_ns` has not passed; return whether it still holds."""
+        while condition():
+            if self.peek() > when_ns:
+                self._now = when_ns
+                return True
+            self.step()
+        return False
+
+    def _drive(self, limit_ns: int | None) -> None:
+        """The hot loop: take events off the heap until it is empty or the next one is later than `limit_ns`."""
+        queue = self._queue
+        step = super().step
+        while queue:
+            entry = queue[0]
+            when = entry[0]
+            event = entry[3]
+            if limit_ns is not None and when > limit_ns:
+                return
+            if isinstance(event, Timer):
+                heappop(queue)
+                if event._callback is None:
+                    # Cancelled: time does not move for it, so that a sweep of the heap changes nothing that can be seen.
+                    self._cancelled -= 1
+                    continue
+                self._now = when
+                event._queued = False
+                event._fire()
+                if event._waiters is not None:
+                    for waiter in event._waiters:
+                        waiter(event)
+            else:
+                step()
+
+    def _run_timer(self, timer: Timer) -> None:
+        timer._queued = False
+        timer._fire()
+        for waiter in timer._waiters or ():
+            waiter(timer)
+
+    def _note_cancelled(self) -> None:
+        """Sweep the heap once more than half of it are timers that will never run.
+
+        Without this, 200,000 operations under a time-out of half a minute leave 200,000 dead entries behind.
+        """
+        self._cancelled += 1
+        if self._cancelled > SWEEP_AT_LEAST and 2 * self._cancelled > len(self._queue):
+            queue = self._queue
+            # In place: the hot loop holds this very list. The entries are totally ordered, so order does not change.
+            queue[:] = [entry for entry in queue if not (isinstance(entry[3], Timer) and entry[3]._callback is None)]
+            heapify(queue)
+            self._cancelled = 0
