@@ -118,7 +118,7 @@ class Clock(simpy.Environment):
         """SimPy's way of scheduling an event. Refuses a delay that is not an integer, which would make time inexact."""
         if delay.__class__ is not int:
             raise TypeError(f"simulated time is integer nanoseconds, not {delay!r}")
-        heappush(self._queue, (self._now + delay, priority, next(self._eid), event))  # type: ignore[arg-type]
+        heappush(self._queue, (self.now + int(delay), priority, next(self._eid), event))
 
     def peek(self) -> float:
         """The instant of the next event, or infinity. Cancelled timers do not count."""
@@ -198,7 +198,7 @@ class Clock(simpy.Environment):
             if isinstance(event, Timer):
                 heappop(queue)
                 if event._callback is None:
-                    # Cancelled: time does not move for it, so that a sweep of the heap changes nothing that can be seen.
+                    # Cancelled: time does not move for it, so that nobody can see whether the heap was swept.
                     self._cancelled -= 1
                     continue
                 self._now = when

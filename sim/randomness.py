@@ -3,9 +3,9 @@
 Every consumer of randomness draws from its own stream, named after what it is ("network/gateway-1->kafka-2",
 "fault/broker-crash"). A new consumer, or one that draws more, leaves every other stream as it was.
 
-Only `Random.getrandbits` is used of the standard library: the Mersenne Twister's bits are the same on every machine and in
-every version of Python, whereas `random()`-based draws go through floats, and `expovariate` and its kind through the
-platform's libm. The distributions come from tables instead: the exponential one from `decimal`, whose logarithm is
+Only `Random.getrandbits` is used of the standard library: the Mersenne Twister's bits are the same on every machine and
+in every version of Python, whereas `random()`-based draws go through floats, and `expovariate` and its kind through
+the platform's libm. The distributions come from tables instead: the exponential one from `decimal`, whose logarithm is
 specified to be correctly rounded, the power law from integer roots. So machines agree to the last bit.
 """
 

@@ -1,0 +1,179 @@
+"""A host's disk: what was written but not synced is lost or torn when the power goes (design 4.3.5, 5 and 8).
+
+As on a journalling file system, a file's content becomes durable when the file is synced; the creation, renaming and
+removal of names when the directory is (`sync_names`), and of those that were not, some first part survives. Each
+operation takes simulated time and takes effect at the end of it, so a host that dies meanwhile has not done it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+from sim.clock import NS_PER_MS, NS_PER_SECOND, NS_PER_US
+from sim.randomness import Stream
+
+CALL_NS = 20 * NS_PER_US
+"""What any operation takes."""
+BYTES_PER_US = 1_000
+"""How fast bytes are read and written (1 GB/s)."""
+SYNC_NS_MEAN = 1 * NS_PER_MS
+"""What making something durable takes on average, beyond that."""
+
+
+class _File:
+    """One file's content: as processes see it, and as it would be found after a power cut."""
+
+    __slots__ = ("content", "durable")
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.durable = b""
+
+
+class Disk:
+    """Implements `schema.ports.Disk`; the rest is for faults.
+
+    While `loses_synced_writes` is set, syncs are acknowledged and not done: the fault that breaks the assumption the
+    services rest on. `struck` counts what a power cut did: lost, torn, names_lost, synced_lost; and corrupt.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self.loses_synced_writes = False
+        self.struck: Counter[str] = Counter()
+        self._stream = stream
+        self._names: dict[str, _File] = {}
+        self._durable_names: dict[str, _File] = {}
+        self._journal: list[Callable[[dict[str, _File]], object]] = []  # changes to names that are not durable yet
+        self._lied_about: dict[_File, None] = {}
+
+    # -- what services see
+
+    async def read(self, name: str) -> bytes | None:
+        """The file's bytes, None when there is no such file."""
+        file = self._names.get(name)
+        await self._work(len(file.content) if file else 0)
+        file = self._names.get(name)
+        return file.content if file else None
+
+    async def write(self, name: str, data: bytes) -> None:
+        """Create or replace a file; not durable before `sync`, and a new name not before `sync_names`."""
+        await self._work(len(data))
+        file = self._names.get(name)
+        if file is None:
+            file = _File(data)
+            self._change_names(lambda names: names.__setitem__(name, file))
+        else:
+            file.content = data
+
+    async def sync(self, name: str) -> None:
+        """Make durable what has been written to the file so far. `FileNotFoundError` when there is none."""
+        file = self._names.get(name)
+        if file is None:
+            raise FileNotFoundError(name)
+        content = file.content
+        await self._work(0, SYNC_NS_MEAN)
+        if self.loses_synced_writes:
+            self._lied_about[file] = None
+        else:
+            file.durable = content
+
+    async def rename(self, name: str, new_name: str) -> None:
+        """Give the file another name, replacing what had it. `FileNotFoundError` when there is no such file."""
+        await self._work(0)
+        if name not in self._names:
+            raise FileNotFoundError(name)
+        file = self._names[name]
+
+        def change(names: dict[str, _File]) -> None:
+            names.pop(name, None)
+            names[new_name] = file
+
+        self._change_names(change)
+
+    async def remove(self, name: str) -> None:
+        """Remove the file; no error when there is none."""
+        await self._work(0)
+        if name in self._names:
+            self._change_names(lambda names: names.pop(name, None))
+
+    async def names(self) -> list[str]:
+        """The names of all files, sorted."""
+        await self._work(0)
+        return sorted(self._names)
+
+    async def sync_names(self) -> None:
+        """Make creations, renames and removals so far durable."""
+        changes = len(self._journal)
+        await self._work(0, SYNC_NS_MEAN)
+        if not self.loses_synced_writes:
+            for change in self._journal[:changes]:
+                change(self._durable_names)
+            del self._journal[:changes]
+
+    # -- faults
+
+    def crash(self, stream: Stream) -> None:
+        """The power goes: of what is not durable, lose or tear what `stream` says."""
+        surviving = stream.below(len(self._journal) + 1) if self._journal else 0
+        if self.loses_synced_writes:
+            surviving = 0
+        if surviving < len(self._journal):
+            self.struck["names_lost"] += 1
+        for change in self._journal[:surviving]:
+            change(self._durable_names)
+        self._journal.clear()
+        for file in dict.fromkeys(self._durable_names.values()):
+            if file.content != file.durable:
+                file.durable = self._after_power_cut(file, stream)
+                file.content = file.durable
+        self._names = dict(self._durable_names)
+        self._lied_about.clear()
+
+    def corrupt(self, name: str, stream: Stream) -> bool:
+        """Flip one bit of a file, for good; False when there is no such file, or nothing in it."""
+        file = self._names.get(name)
+        if file is None or not file.content:
+            return False
+        position = stream.below(8 * len(file.content))
+        flipped = bytearray(file.content)
+        flipped[position // 8] ^= 1 << (position % 8)
+        if file.durable == file.content:
+            file.durable = bytes(flipped)
+        file.content = bytes(flipped)
+        self.struck["corrupt"] += 1
+        return True
+
+    def file_names(self) -> list[str]:
+        """The names of all files, sorted, at once: for faults, which do not wait."""
+        return sorted(self._names)
+
+    # -- inside
+
+    def _change_names(self, change: Callable[[dict[str, _File]], object]) -> None:
+        change(self._names)
+        self._journal.append(change)
+
+    def _after_power_cut(self, file: _File, stream: Stream) -> bytes:
+        """What is found of a file that had been written to: the content before, or a part of the new one."""
+        if file in self._lied_about:
+            self.struck["synced_lost"] += 1
+            return file.durable
+        outcome = stream.choice(("lost", "torn", "torn_with_zeros", "kept"))
+        if outcome == "kept":
+            return file.content
+        if outcome == "lost":
+            self.struck["lost"] += 1
+            return file.durable
+        self.struck["torn"] += 1
+        kept = stream.below(len(file.content) + 1)
+        # The size may have reached the disk before the content did: the rest reads as zeros.
+        zeros = bytes(len(file.content) - kept) if outcome == "torn_with_zeros" else b""
+        return file.content[:kept] + zeros
+
+    async def _work(self, n_bytes: int, extra_ns_mean: int = 0) -> None:
+        duration_ns = CALL_NS + n_bytes * NS_PER_US // BYTES_PER_US
+        if extra_ns_mean:
+            duration_ns += self._stream.exponential(extra_ns_mean)
+        await asyncio.sleep(duration_ns / NS_PER_SECOND)
