@@ -1,0 +1,135 @@
+"""The recorder keeps every event in order, and its digest depends on nothing but the events."""
+
+import subprocess
+import sys
+
+import pytest
+
+from traces.kinds import FINAL_KINDS, KINDS
+from traces.recorder import ALL_KINDS, CHUNK_ROWS, Recorder, RecordingError, columns_of
+
+PROGRAM = """
+from traces.recorder import Recorder
+recorder = Recorder()
+commits = recorder.emitter("offset_commits")
+faults = recorder.emitter("faults")
+for n in range(12_345):
+    commits(n, "kafka-%d" % (n % 3), "settlement", "engine.outputs", n % 4, n, "m", -n, n % 2 == 0, "ok")
+    if n % 100 == 0:
+        faults(n, "", "pause", "start", "engine-1", "é")
+print(recorder.digest())
+"""
+
+
+def _digest_in_a_process(hash_seed: str) -> str:
+    command = [sys.executable, "-c", PROGRAM]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": hash_seed})
+    return result.stdout.strip()
+
+
+def test_events_come_back_in_order_with_their_place_in_the_run() -> None:
+    recorder = Recorder()
+    faults, phases = recorder.emitter("faults"), recorder.emitter("phases")
+    faults(10, "kafka-1", "broker-crash", "start", "kafka-1", "")
+    phases(11, "", "work", "")
+    faults(12, "kafka-1", "broker-crash", "end", "kafka-1", "")
+    assert recorder.table("faults").to_pydict()["seq"] == [0, 2]
+    assert recorder.table("faults").to_pydict()["phase"] == ["start", "end"]
+    assert recorder.table("phases").to_pydict() == {
+        "seq": [1], "t": [11], "host": [""], "phase": ["work"], "detail": [""],
+    }  # fmt: skip
+
+
+def test_every_kind_can_be_recorded_and_is_counted() -> None:
+    recorder = Recorder()
+    samples = {"int": 7, "str": "x", "bool": True, "bytes": b"\x00"}
+    for kind in {**KINDS, **FINAL_KINDS}:
+        recorder.emitter(kind)(*(samples[type_] for _, type_ in columns_of(kind)[1:]))
+    assert recorder.counts() == dict.fromkeys(ALL_KINDS, 1)
+    assert recorder.table("kafka_log").to_pydict()["value"] == [b"\x00"]
+
+
+def test_rows_of_more_than_one_chunk_are_all_there() -> None:
+    recorder = Recorder()
+    emit = recorder.emitter("phases")
+    for n in range(2 * CHUNK_ROWS + 5):
+        emit(n, "", f"phase {n % 3}", str(n))
+    table = recorder.table("phases")
+    assert table.num_rows == recorder.counts()["phases"] == 2 * CHUNK_ROWS + 5
+    assert table.column("detail").to_pylist() == [str(n) for n in range(2 * CHUNK_ROWS + 5)]
+
+
+def test_digest_is_the_same_in_processes_with_other_hash_seeds() -> None:
+    assert _digest_in_a_process("0") == _digest_in_a_process("4242")
+
+
+def test_digest_can_be_asked_in_the_middle_without_changing_the_last_one() -> None:
+    plain, asked = Recorder(), Recorder()
+    for recorder in (plain, asked):
+        emit = recorder.emitter("phases")
+        for n in range(CHUNK_ROWS + 3):
+            emit(n, "", "work", "")
+            if recorder is asked and n % 1_000 == 0:
+                recorder.digest()
+    assert plain.digest() == asked.digest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"t": 6}, {"host": "kafka-2"}, {"detail": "y"}, {"phase": "hit"},
+    ],
+)  # fmt: skip
+def test_digest_sees_a_changed_value(change: dict[str, object]) -> None:
+    event = {"t": 5, "host": "kafka-1", "fault": "clog", "phase": "start", "target": "a", "detail": "x"}
+    digests = []
+    for values in (event, event | change):
+        recorder = Recorder()
+        recorder.emitter("faults")(*values.values())
+        digests.append(recorder.digest())
+    assert digests[0] != digests[1]
+
+
+def test_digest_sees_the_order_of_events_of_different_kinds() -> None:
+    first, second = Recorder(), Recorder()
+    first.emitter("phases")(1, "", "work", "")
+    first.emitter("faults")(1, "", "f", "start", "", "")
+    second.emitter("faults")(1, "", "f", "start", "", "")
+    second.emitter("phases")(1, "", "work", "")
+    assert first.digest() != second.digest()
+
+
+def test_digest_tells_where_one_text_ends_and_the_next_begins() -> None:
+    first, second = Recorder(), Recorder()
+    for recorder, texts in ((first, ("ab", "c")), (second, ("a", "bc"))):
+        for text in texts:
+            recorder.emitter("phases")(1, "", "work", text)
+    assert first.digest() != second.digest()
+
+
+def test_missing_value_is_told_from_an_empty_one() -> None:
+    first, second = Recorder(), Recorder()
+    first.emitter("kafka_log")(1, "", "t", 0, 0, 1, 1, -1, None, b"v")
+    second.emitter("kafka_log")(1, "", "t", 0, 0, 1, 1, -1, b"", b"v")
+    assert first.digest() != second.digest()
+    assert first.table("kafka_log").column("key").to_pylist() == [None]
+
+
+def test_unknown_kind_is_refused() -> None:
+    with pytest.raises(KeyError):
+        Recorder().emitter("no_such_kind")
+
+
+def test_wrong_number_of_values_fails_where_it_is_emitted() -> None:
+    with pytest.raises(TypeError, match="detail"):
+        Recorder().emitter("phases")(1, "", "work")
+
+
+@pytest.mark.parametrize(
+    ("value", "column"), [(2**63, "read_id"), ("7", "read_id"), (None, "read_id")]
+)  # fmt: skip
+def test_value_that_its_column_cannot_hold_is_named(value: object, column: str) -> None:
+    recorder = Recorder()
+    recorder.emitter("read_rows")(1, "", value, 0, 1, 1, 1, 1, 1, 0, 1, 0)
+    with pytest.raises(RecordingError, match=f"kind read_rows, column {column}"):
+        recorder.table("read_rows")
