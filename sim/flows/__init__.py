@@ -1,0 +1,1 @@
+"""Sources of client operations: a synthetic market, and recorded flow from files."""
