@@ -21,6 +21,9 @@ NS_PER_SECOND = 1_000_000_000
 NS_PER_MS = 1_000_000
 NS_PER_US = 1_000
 
+NEVER_NS = 1 << 63
+"""Later than everything."""
+
 SWEEP_AT_LEAST = 64
 """Fewer cancelled timers than this are never worth a sweep of the heap."""
 
@@ -96,11 +99,18 @@ class Clock(simpy.Environment):
     def __init__(self) -> None:
         super().__init__(initial_time=0)
         self._cancelled = 0
+        self._on_return: Callable[[], None] | None = None  # what event loops undo when the clock stops
 
     @property
     def now(self) -> int:
         """Nanoseconds since the start of the run."""
         return self._now  # type: ignore[return-value]
+
+    @property
+    def scheduled(self) -> int:
+        """How many events have been scheduled so far, a measure of the work done."""
+        # The count's own state; reading it by next() would use up a number.
+        return int(self._eid.__reduce__()[1][0])
 
     def after(self, delay_ns: int, callback: Callable[..., object], *args: object) -> Timer:
         """Run `callback(*args)` when `delay_ns` (0 or more) have passed."""
@@ -133,15 +143,10 @@ class Clock(simpy.Environment):
 
     def step(self) -> None:
         """Process the next event, however far away it is; raises `simpy.core.EmptySchedule` when there is none."""
-        self.peek()  # drops cancelled timers
-        if not self._queue:
-            super().step()
-        event = self._queue[0][3]
-        if isinstance(event, Timer):
-            self._now = heappop(self._queue)[0]
-            self._run_timer(event)
-        else:
-            super().step()
+        try:
+            self._step()
+        finally:
+            self._returned()
 
     def run(self, until: float | Event | None = None) -> Any:
         """SimPy's `run`: until nothing is left, until an instant (in ns, exclusive), or until an event has happened.
@@ -149,7 +154,7 @@ class Clock(simpy.Environment):
         Raises `ValueError` for an instant that has passed and `RuntimeError` when the event can no longer happen.
         """
         if until is None:
-            self._drive(None)
+            self._drive(NEVER_NS)
             return None
         if isinstance(until, Event):
             if until.callbacks is None:
@@ -164,7 +169,7 @@ class Clock(simpy.Environment):
             self.schedule(target, URGENT, int(until) - self.now)  # before all that is planned for that instant
         target.callbacks.append(StopSimulation.callback)
         try:
-            self._drive(None)
+            self._drive(NEVER_NS)
         except StopSimulation as stop:
             return stop.args[0]
         raise RuntimeError(f"nothing is left to happen, and the run was to last until {until!r}")
@@ -176,45 +181,74 @@ class Clock(simpy.Environment):
         self._drive(when_ns)
         self._now = when_ns
 
-    def run_while(self, condition: Callable[[], bool], when_ns: int) -> bool:
-        """Step as long as `condition()` holds and `when_ns` has not passed; return whether it still holds."""
-        while condition():
-            if self.peek() > when_ns:
-                self._now = when_ns
-                return True
-            self.step()
-        return False
+    def run_while(self, condition: Callable[[], bool], when_ns: int | None = None) -> bool:
+        """Run event by event as long as `condition()` holds; return whether it still holds at the end.
 
-    def _drive(self, limit_ns: int | None) -> None:
+        The end is the instant `when_ns`, where the clock is left then, or when nothing is left to happen.
+        """
+        try:
+            while condition():
+                next_ns = self.peek()
+                if when_ns is not None and next_ns > when_ns:
+                    self._now = when_ns
+                    return True
+                if not self._queue:
+                    return True
+                self._step()
+            return False
+        finally:
+            self._returned()
+
+    def _drive(self, limit_ns: int) -> None:
         """The hot loop: take events off the heap until it is empty or the next one is later than `limit_ns`."""
         queue = self._queue
         step = super().step
-        while queue:
-            entry = queue[0]
-            when = entry[0]
-            event = entry[3]
-            if limit_ns is not None and when > limit_ns:
-                return
-            if isinstance(event, Timer):
-                heappop(queue)
-                if event._callback is None:
-                    # Cancelled: time does not move for it, so that nobody can see whether the heap was swept.
-                    self._cancelled -= 1
-                    continue
-                self._now = when
-                event._queued = False
-                event._fire()
-                if event._waiters is not None:
-                    for waiter in event._waiters:
-                        waiter(event)
-            else:
-                step()
+        try:
+            while queue:
+                entry = queue[0]
+                when = entry[0]
+                if when > limit_ns:
+                    return
+                timer = entry[3]
+                if isinstance(timer, Timer):
+                    heappop(queue)
+                    if timer._callback is None:
+                        # Cancelled: time does not move for it, so that nobody can see whether the heap was swept.
+                        self._cancelled -= 1
+                        continue
+                    self._now = when
+                    timer._queued = False
+                    timer._fire()
+                    if timer._waiters is not None:
+                        self._resume_waiters(timer)
+                else:
+                    step()
+        finally:
+            self._returned()
 
-    def _run_timer(self, timer: Timer) -> None:
-        timer._queued = False
-        timer._fire()
+    def _step(self) -> None:
+        """`step`, without the end of a run."""
+        self.peek()  # drops cancelled timers
+        timer = self._queue[0][3] if self._queue else None
+        if isinstance(timer, Timer):
+            self._now = heappop(self._queue)[0]
+            timer._queued = False
+            timer._fire()
+            if timer._waiters is not None:
+                self._resume_waiters(timer)
+        else:
+            super().step()
+
+    def _resume_waiters(self, timer: Timer) -> None:
+        """Go on with the SimPy processes that have yielded the timer."""
         for waiter in timer._waiters or ():
             waiter(timer)
+
+    def _returned(self) -> None:
+        """Control goes back to whoever runs the clock."""
+        if self._on_return is not None:
+            on_return, self._on_return = self._on_return, None
+            on_return()
 
     def _note_cancelled(self) -> None:
         """Sweep the heap once more than half of it are timers that will never run.

@@ -7,7 +7,7 @@ while a host computes. Everything of asyncio that is built on futures and timers
 subprocesses, pipes) raises `EscapedSimulationError`.
 
 Order is asyncio's own: callbacks run in rounds, and timers that are due are queued between two rounds. Where asyncio
-leaves it to the addresses of objects (it keeps tasks in sets), `sim.ordered` makes it the order of creation.
+leaves it to the addresses of objects (it keeps tasks in sets), `sim.orderly` makes it the order of insertion.
 
 Seconds at asyncio's interface are floats; from 0 they name each nanosecond exactly for the first 26 days of a run.
 """
@@ -18,6 +18,7 @@ import asyncio
 import sys
 import weakref
 from asyncio import events
+from asyncio.tasks import all_tasks
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
@@ -30,6 +31,7 @@ from simpy.events import NORMAL
 
 from sim import graveyard
 from sim.clock import NS_PER_SECOND, NS_PER_US, Clock, Timer
+from sim.escape import EscapedSimulationError
 
 T = TypeVar("T")
 
@@ -41,10 +43,6 @@ DRAINS_IN_A_ROW_MAX = 1_000
 
 _YIELD_NS = NS_PER_US
 _PRUNE_TASKS_AT_LEAST = 64
-
-
-class EscapedSimulationError(RuntimeError):
-    """Code inside a run reached for real time, randomness, sockets, threads or processes."""
 
 
 class SimulationStuckError(RuntimeError):
@@ -129,6 +127,44 @@ class LoopTimer(Timer):
             loop._drain()
 
 
+class Running:
+    """Which loop runs: `loop` is the one whose callback is running now. Loops do not nest, in the whole process.
+
+    `installed` is the loop that the interpreter has for the running one. Telling it asks the kernel for the process id,
+    which can cost as much as everything else in a drain; so it is told when another loop drains, and again when the
+    clock stops. Between two drains it is stale, which `sim.orderly` hides from asyncio's own functions.
+    """
+
+    # An object with slots, not class attributes of SimLoop: changing those empties the interpreter's method caches.
+    __slots__ = ("installed", "loop", "outer_hooks", "outer_loop")
+
+    def __init__(self) -> None:
+        self.loop: SimLoop | None = None
+        self.installed: SimLoop | None = None
+        self.outer_loop: asyncio.AbstractEventLoop | None = None
+        self.outer_hooks: Any = ()
+
+    def install(self, loop: SimLoop) -> None:
+        """Make it the running loop, and the one that is told of async generators."""
+        if self.installed is None:
+            self.outer_loop = events._get_running_loop()
+            self.outer_hooks = sys.get_asyncgen_hooks()
+        self.installed = loop
+        events._set_running_loop(loop)
+        sys.set_asyncgen_hooks(loop._async_generator_started, loop._async_generator_dropped)
+        loop._clock._on_return = self.leave
+
+    def leave(self) -> None:
+        """The clock has stopped: the running loop is again what it was outside."""
+        self.installed = None
+        events._set_running_loop(self.outer_loop)
+        sys.set_asyncgen_hooks(*self.outer_hooks)
+
+
+RUNNING = Running()
+"""As asyncio has one running loop per thread, and a run has one thread."""
+
+
 def _refuse(name: str) -> Any:
     """A method that stands for one of asyncio's and says that there is no such thing in a simulation."""
 
@@ -160,6 +196,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._draining = False
         self._paused = False
         self._dead = False
+        self._halted = False  # paused or dead
         self._closed = False
         self._drains_in_a_row = 0
         # All tasks that are not done, in the order of their creation, and some that are done. References are strong:
@@ -276,26 +313,26 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._clock.after(delay_ns, self._wake_up)
 
     def _wake_up(self) -> None:
-        if self._paused or self._dead:
+        if self._halted:
             return
         self._awake = False
         self._drain()
 
     def _drain(self) -> None:
         """Run the ready callbacks, and those that they make ready, until there are none. The hot loop of a host."""
-        outer = events._get_running_loop()
-        if outer.__class__ is SimLoop:
+        running = RUNNING
+        if running.loop is not None:
             self._schedule_wake_up(0)
             return
+        if running.installed is not self:
+            running.install(self)
+        running.loop = self
         self._awake = self._draining = True
         ready = self._ready
         popleft = ready.popleft
         clock = self._clock
         queue = clock._queue
         callbacks_left = DRAIN_CALLBACKS_MAX
-        events._set_running_loop(self)
-        hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(firstiter=self._async_generator_started, finalizer=self._async_generator_dropped)
         try:
             while ready:
                 callbacks_left -= len(ready)
@@ -311,7 +348,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                             if handle.__class__ is Delivery:
                                 raise
                             self._callback_failed(handle, error)
-                        if self._paused or self._dead:
+                        if self._halted:
                             return
                 # As asyncio does, queue the timers that are due now between two rounds.
                 while queue and queue[0][0] <= clock._now:
@@ -331,8 +368,7 @@ class SimLoop(asyncio.AbstractEventLoop):
             self._awake = False
         finally:
             self._draining = False
-            sys.set_asyncgen_hooks(*hooks)
-            events._set_running_loop(outer)
+            running.loop = None
             if self._dead:
                 self._entomb()
 
@@ -349,13 +385,13 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def pause(self) -> None:
         """Freeze: nothing runs until `resume`; timers that fire and deliveries queue up."""
-        self._paused = True
+        self._paused = self._halted = True
         self._awake = True
 
     def resume(self) -> None:
         """Go on, with all that has queued up, in its order."""
         if self._paused and not self._dead:
-            self._paused = False
+            self._paused = self._halted = False
             self._schedule_wake_up(0)
 
     def die(self) -> None:
@@ -365,7 +401,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         """
         if self._dead:
             return
-        self._dead = True
+        self._dead = self._halted = True
         self._awake = True
         if not self._draining:
             self._entomb()
@@ -382,6 +418,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         graveyard.bury(
             list(self._ready),
             list(self._tasks),
+            all_tasks(self),  # also those that were made without create_task
             [timer._args for timer in timers],
             list(self._async_generators.values()),
             self._signal_handlers,
@@ -469,15 +506,13 @@ class SimLoop(asyncio.AbstractEventLoop):
 
         Raises `RuntimeError` when nothing is left to happen and it is not done.
         """
-        if events._get_running_loop().__class__ is SimLoop:
-            raise RuntimeError("a simulated loop is running already")
+        if RUNNING.loop is not None:
+            raise RuntimeError(f"the simulated loop of {RUNNING.loop.name} is running already")
         task: asyncio.Future[Any]
         task = future if asyncio.isfuture(future) else self.create_task(future)
-        while not task.done():
-            if self._clock.peek() == float("inf"):
-                raise RuntimeError(f"{self.name} waits for {task!r}, and nothing is left to happen")
-            self._clock.step()
-        return task.result()
+        if not self._clock.run_while(lambda: not task.done()):
+            return task.result()
+        raise RuntimeError(f"{self.name} waits for {task!r}, and nothing is left to happen")
 
     def is_running(self) -> bool:
         """Whether one of this loop's callbacks is running."""
@@ -524,6 +559,8 @@ class SimLoop(asyncio.AbstractEventLoop):
     create_unix_server = _refuse("create_unix_server")
     getaddrinfo = _refuse("getaddrinfo")
     getnameinfo = _refuse("getnameinfo")
+    remove_reader = _refuse("remove_reader")
+    remove_writer = _refuse("remove_writer")
     run_in_executor = _refuse("run_in_executor")
     sendfile = _refuse("sendfile")
     set_default_executor = _refuse("set_default_executor")
