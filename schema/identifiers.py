@@ -17,3 +17,6 @@ INT64_MAX: Final = 2**63 - 1
 
 NO_ORDER: Final = OrderId(0)
 """Stands where a record names no order. Real order ids start at 1."""
+
+MAX_REQUEST_ID_BYTES: Final = 64
+"""The longest request id, in bytes of UTF-8; a request with a longer one, or an empty one, is rejected."""
