@@ -112,6 +112,11 @@ class Clock(simpy.Environment):
         # The count's own state; reading it by next() would use up a number.
         return int(self._eid.__reduce__()[1][0])
 
+    @property
+    def pending(self) -> int:
+        """How many entries the queue of events has, cancelled timers that have not been swept yet included."""
+        return len(self._queue)
+
     def after(self, delay_ns: int, callback: Callable[..., object], *args: object) -> Timer:
         """Run `callback(*args)` when `delay_ns` (0 or more) have passed."""
         if delay_ns < 0:
