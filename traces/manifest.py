@@ -1,0 +1,158 @@
+"""The manifest of a trace: what was run, with what, and what came of it (design section 6)."""
+
+import platform
+from collections.abc import Mapping
+from decimal import Decimal
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+import msgspec
+
+from schema.identifiers import AssetId, SymbolId
+from schema.symbols import Asset, Symbol, SymbolTable
+from schema.topics import Topology
+
+FORMAT_VERSION: Final = 1
+"""Version of the folder's layout. A reader refuses any other."""
+
+_PACKAGES: Final = ("simpy", "msgspec", "xxhash", "pandas", "pyarrow", "cassandra-driver", "aiokafka", "lark")
+
+
+class TraceError(Exception):
+    """A trace cannot be read, written or judged; the message is one line that says which file and why."""
+
+
+class AssetRecord(msgspec.Struct, frozen=True):
+    """An asset as the manifest holds it."""
+
+    asset_id: int
+    name: str
+    decimals: int
+
+
+class SymbolRecord(msgspec.Struct, frozen=True):
+    """A symbol as the manifest holds it; sizes are decimals as text."""
+
+    symbol_id: int
+    name: str
+    base: AssetRecord
+    quote: AssetRecord
+    tick_size: str
+    lot_size: str
+    partition: int
+
+
+class TopologyRecord(msgspec.Struct, frozen=True):
+    """The topology as the manifest holds it."""
+
+    symbols: tuple[SymbolRecord, ...]
+    user_partitions: int
+
+    @classmethod
+    def of(cls, topology: Topology) -> "TopologyRecord":
+        """The record of a topology."""
+        return cls(
+            tuple(
+                SymbolRecord(
+                    symbol.symbol_id,
+                    symbol.name,
+                    _asset_record(symbol.base),
+                    _asset_record(symbol.quote),
+                    str(symbol.tick_size),
+                    str(symbol.lot_size),
+                    symbol.partition,
+                )
+                for symbol in topology.symbols
+            ),
+            topology.user_partitions,
+        )
+
+    def topology(self) -> Topology:
+        """The topology that was recorded. Raises ValueError (SymbolError among them) when it cannot exist."""
+        symbols = (
+            Symbol(
+                SymbolId(each.symbol_id),
+                each.name,
+                _asset(each.base),
+                _asset(each.quote),
+                Decimal(each.tick_size),
+                Decimal(each.lot_size),
+                each.partition,
+            )
+            for each in self.symbols
+        )
+        return Topology(SymbolTable(symbols), self.user_partitions)
+
+
+class VerdictRecord(msgspec.Struct, frozen=True):
+    """One invariant's verdict, in short: `verdict` is holds, violated or not exercised."""
+
+    verdict: str
+    checked: int
+    violations: int
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a trace says of itself.
+
+    `epoch_ns` is the wall-clock time (ns since 1970) of `t` = 0. `scenario` is the run's configuration as plain JSON
+    values. `statements` gives the CQL text of each `statement_id`. `counts` are events per kind.
+    """
+
+    format_version: int = FORMAT_VERSION
+    seed: int
+    epoch_ns: int = 0
+    scenario: dict[str, object] = {}
+    packages: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    digest: str = ""
+    verdicts: dict[str, VerdictRecord] = {}
+    statements: dict[int, str] = {}
+    topology: TopologyRecord
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages a run depends on; those not installed are left out."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The manifest as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+
+
+def decode_manifest(data: bytes, where: str) -> Manifest:
+    """The manifest in JSON bytes; `where` names the file in errors. Raises TraceError."""
+    try:
+        found = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        format_version = msgspec.json.decode(found.get("format_version", b"null"))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise TraceError(f"{where}: not a manifest: {error}") from None
+    # The version is looked at first: another format may well have other fields.
+    if format_version != FORMAT_VERSION:
+        raise TraceError(f"{where}: trace format {format_version}, this code reads format {FORMAT_VERSION}")
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+        manifest.topology.topology()
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, ArithmeticError) as error:
+        raise TraceError(f"{where}: not a manifest: {error}") from None
+    return manifest
+
+
+def with_verdicts(manifest: Manifest, verdicts: Mapping[str, VerdictRecord]) -> Manifest:
+    """The same manifest with verdicts."""
+    return msgspec.structs.replace(manifest, verdicts=dict(verdicts))
+
+
+def _asset_record(asset: Asset) -> AssetRecord:
+    return AssetRecord(asset.asset_id, asset.name, asset.decimals)
+
+
+def _asset(record: AssetRecord) -> Asset:
+    return Asset(AssetId(record.asset_id), record.name, record.decimals)

@@ -1,0 +1,191 @@
+"""A trace in memory: the recorded kinds and everything derived from them, as DataFrames made when asked for."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from schema.events import ValidatedOrder
+from schema.topics import Topology
+from traces.derived import COMPLETION, PLACEMENT, REFUSAL, UPDATE, Decoded
+from traces.manifest import Manifest
+from traces.recorder import Recorder, arrow_schema
+
+
+class Trace:
+    """What a run, or an audit of a live system, left behind.
+
+    `events(kind)` gives a recorded kind with the columns of `traces.kinds`; the named properties give the tables of
+    `traces.derived`. Every frame is made once, so callers must not change one in place.
+    """
+
+    def __init__(self, manifest: Manifest, tables: Mapping[str, pa.Table]) -> None:
+        self.manifest = manifest
+        self.tables = dict(tables)
+        self._events: dict[str, pd.DataFrame] = {}
+
+    @classmethod
+    def of(cls, recorder: Recorder, manifest: Manifest) -> "Trace":
+        """The trace of a run that has just been recorded."""
+        return cls(manifest, recorder.tables())
+
+    @cached_property
+    def topology(self) -> Topology:
+        """How the work was divided."""
+        return self.manifest.topology.topology()
+
+    def events(self, kind: str) -> pd.DataFrame:
+        """The recorded events of one kind. Raises KeyError for an unknown kind."""
+        frame = self._events.get(kind)
+        if frame is None:
+            table = self.tables.get(kind)
+            if table is None:
+                table = arrow_schema(kind).empty_table()
+            frame = self._events[kind] = _frame(table)
+        return frame
+
+    def has(self, kind: str) -> bool:
+        """Whether any event of that kind was recorded."""
+        table = self.tables.get(kind)
+        return table is not None and table.num_rows > 0
+
+    def final(self, table: str, look: int) -> pd.DataFrame:
+        """A table's rows as read at the end: look 0 once settled, look 1 when 25 hours had passed."""
+        rows = self.events(f"final_{table}")
+        return rows.loc[rows["look"].to_numpy() == look]
+
+    @cached_property
+    def decoded(self) -> Decoded:
+        """The decoder of the Kafka log, which keeps the derived tables."""
+        log = self.tables.get("kafka_log")
+        return Decoded(log if log is not None else arrow_schema("kafka_log").empty_table())
+
+    @property
+    def engine_inputs(self) -> dict[int, list[tuple[int, ValidatedOrder]]]:
+        """The validated orders by partition, with their offsets, up to the first that does not decode."""
+        return self.decoded.engine_inputs()
+
+    @property
+    def requests(self) -> pd.DataFrame:
+        """Records of order.requests."""
+        return self.decoded.frame("requests")
+
+    @property
+    def responses(self) -> pd.DataFrame:
+        """Records of order.responses."""
+        return self.decoded.frame("responses")
+
+    @property
+    def validated(self) -> pd.DataFrame:
+        """Records of validated.orders."""
+        return self.decoded.frame("validated")
+
+    @property
+    def outputs(self) -> pd.DataFrame:
+        """Records of engine.outputs, one row each."""
+        return self.decoded.frame("outputs")
+
+    @property
+    def order_events(self) -> pd.DataFrame:
+        """Every placement, update, completion and refusal with the order's whole state."""
+        return self.decoded.frame("order_events")
+
+    @cached_property
+    def placements(self) -> pd.DataFrame:
+        """The order events that are placements."""
+        return self._order_events_of(PLACEMENT)
+
+    @cached_property
+    def updates(self) -> pd.DataFrame:
+        """The order events that are updates."""
+        return self._order_events_of(UPDATE)
+
+    @cached_property
+    def completions(self) -> pd.DataFrame:
+        """The order events that are completions."""
+        return self._order_events_of(COMPLETION)
+
+    @cached_property
+    def refusals(self) -> pd.DataFrame:
+        """The order events that are refusals by the engine."""
+        return self._order_events_of(REFUSAL)
+
+    @cached_property
+    def last_states(self) -> pd.DataFrame:
+        """The engine's last word on each order that it placed: the event of the highest revision, one row an order."""
+        lived = self.order_events.loc[self.order_events["event"].to_numpy() != REFUSAL]
+        order = np.lexsort((lived["revision"].to_numpy(), lived["order_id"].to_numpy()))
+        ids = lived["order_id"].to_numpy()[order]
+        last = np.r_[ids[1:] != ids[:-1], True] if len(ids) else np.empty(0, dtype=bool)
+        return lived.iloc[order[last]].reset_index(drop=True)
+
+    @property
+    def trades(self) -> pd.DataFrame:
+        """Every trade."""
+        return self.decoded.frame("trades")
+
+    @property
+    def fund_updates(self) -> pd.DataFrame:
+        """What each output says for each user it touches, as the outputs hold it."""
+        return self.decoded.frame("fund_updates")
+
+    @property
+    def fund_entries(self) -> pd.DataFrame:
+        """The entries of `fund_updates`."""
+        return self.decoded.frame("fund_entries")
+
+    @property
+    def sent_updates(self) -> pd.DataFrame:
+        """Records of fund.updates."""
+        return self.decoded.frame("sent_updates")
+
+    @property
+    def balance_events(self) -> pd.DataFrame:
+        """Records of balance.events, one row each."""
+        return self.decoded.frame("balance_events")
+
+    @property
+    def ledger_entries(self) -> pd.DataFrame:
+        """The entries of the balance events."""
+        return self.decoded.frame("ledger_entries")
+
+    @property
+    def dead_letters(self) -> pd.DataFrame:
+        """Records of dead.letters."""
+        return self.decoded.frame("dead_letters")
+
+    @property
+    def undecodable(self) -> pd.DataFrame:
+        """Records of any topic that do not decode, with the reason."""
+        return self.decoded.frame("undecodable")
+
+    @cached_property
+    def has_settled(self) -> bool:
+        """Whether the run reached the point where the system had settled."""
+        return bool((self.events("phases")["phase"] == "settled").any())
+
+    @cached_property
+    def struck_faults(self) -> frozenset[str]:
+        """Names of the faults that struck."""
+        return frozenset(str(name) for name in self.events("faults")["fault"].unique())
+
+    def _order_events_of(self, event: int) -> pd.DataFrame:
+        events = self.order_events
+        return events.loc[events["event"].to_numpy() == event].reset_index(drop=True)
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    """An Arrow table as a DataFrame: int64 and bool columns, text as strings, bytes as objects."""
+    columns: dict[str, Any] = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        kind = column.type
+        if pa.types.is_dictionary(kind):
+            columns[name] = column.unify_dictionaries().to_pandas()
+        elif pa.types.is_string(kind) or pa.types.is_large_binary(kind):
+            columns[name] = column.to_pandas()
+        else:
+            columns[name] = column.to_numpy()
+    return pd.DataFrame(columns, copy=False)
