@@ -1,0 +1,178 @@
+"""The command line, `exchange-sim` (design section 10).
+
+Exit status: 0 when all invariants hold, 1 when one is violated, 2 when the command could not do what was asked, with one
+clear line on stderr and no traceback. Everything heavy is imported inside the commands, so that `--help` is quick.
+"""
+
+import sys
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+HOLDS = 0
+VIOLATED = 1
+UNUSABLE = 2
+
+
+class CommandError(Exception):
+    """What was asked cannot be done; the message is the one line that is printed."""
+
+
+app = typer.Typer(
+    name="exchange-sim",
+    help="Deterministic simulation and verification of a trading exchange's order pipeline.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a summary.")]
+
+
+def _duration_ns(text: str) -> int:
+    try:
+        seconds = Decimal(text)
+        nanoseconds = seconds * 1_000_000_000
+        if not seconds.is_finite() or nanoseconds != nanoseconds.to_integral_value():
+            raise InvalidOperation
+    except InvalidOperation:
+        raise CommandError(f"--duration must be a number of seconds, not {text!r}") from None
+    return int(nanoseconds)
+
+
+@app.command()
+def run(
+    seed: Annotated[int, typer.Option(help="Where every random stream of the run begins.")] = 0,
+    orders: Annotated[int | None, typer.Option(help="New orders that the synthetic flow places.")] = None,
+    users: Annotated[int | None, typer.Option(help="Clients that trade.")] = None,
+    symbols: Annotated[int | None, typer.Option(help="Tradable pairs of the synthetic market.")] = None,
+    duration: Annotated[
+        str | None, typer.Option(metavar="S", help="Simulated seconds of work under faults.", show_default=False)
+    ] = None,
+    flow: Annotated[
+        str, typer.Option(help="synthetic, or a file: JSON lines, NASDAQ ITCH 5.0 (plain or .gz), LOBSTER messages.")
+    ] = "synthetic",
+    faults: Annotated[str, typer.Option(help="none, swarm, or names joined by commas.")] = "swarm",
+    defect: Annotated[str, typer.Option(help="A deliberate defect of the gallery, for this run only.")] = "",
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the trace goes (default runs/seed-N).")] = None,
+    json: Json = False,
+) -> None:
+    """Simulate one seed, judge it, and store its trace."""
+    from sim.report import print_json, print_summary
+    from sim.run import run_scenario
+    from sim.scenario import Scenario
+
+    options: dict[str, int] = {}
+    for name, value in (("orders", orders), ("users", users), ("symbols", symbols)):
+        if value is not None:
+            options[name] = value
+    if duration is not None:
+        options["duration_ns"] = _duration_ns(duration)
+    scenario = Scenario(seed=seed, flow=flow, faults=faults, defect=defect, **options)
+    result = run_scenario(scenario, out if out is not None else Path("runs") / f"seed-{seed}", _progress())
+    (print_json if json else print_summary)(result)
+    raise typer.Exit(HOLDS if result.holds else VIOLATED)
+
+
+@app.command()
+def check(
+    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="The folder of a stored trace.")],
+    json: Json = False,
+) -> None:
+    """Judge a stored trace again by all invariants."""
+    from sim.report import print_verdicts
+    from traces.invariants import check as check_trace
+    from traces.store import read_trace
+
+    stored = read_trace(trace)
+    verdicts = check_trace(stored)
+    print_verdicts(stored, verdicts, as_json=json)
+    raise typer.Exit(VIOLATED if any(each.is_violated for each in verdicts.values()) else HOLDS)
+
+
+@app.command()
+def replay(
+    trace: Annotated[Path, typer.Argument(metavar="TRACE|REPRO", help="A trace folder, or a repro file.")],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Store the new trace here.")] = None,
+    json: Json = False,
+) -> None:
+    """Run the scenario of a trace or repro again; the digest must be the same."""
+    from sim.report import print_json, print_summary
+    from sim.repro import read_repro
+    from sim.run import run_scenario
+
+    repro = read_repro(trace)
+    result = run_scenario(repro.scenario, out, _progress())
+    (print_json if json else print_summary)(result)
+    if result.digest != repro.digest:
+        raise CommandError(
+            f"the digest is {result.digest}, {trace} expects {repro.digest}: "
+            + repro.difference_from_this_code()
+        )
+    raise typer.Exit(HOLDS if result.holds else VIOLATED)
+
+
+@app.command()
+def bench(
+    json: Json = False,
+    only: Annotated[str | None, typer.Option(help="Names of benchmarks joined by commas.")] = None,
+) -> None:
+    """Measure the figures of design section 11 on this machine."""
+    from benchmarks.suite import BenchmarkError, print_figures, run_suite
+
+    try:
+        figures = run_suite(only.split(",") if only is not None else None, _progress())
+    except BenchmarkError as error:
+        raise CommandError(str(error)) from None
+    print_figures(figures, as_json=json)
+
+
+def _progress() -> "Progress":
+    from sim.progress import Progress
+
+    return Progress(sys.stderr)
+
+
+def main() -> NoReturn:
+    """Entry point; turns every expected error into one line and exit status 2."""
+    import click
+
+    try:
+        status = app(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError:
+        status = UNUSABLE
+    except click.ClickException as error:
+        status = _refuse(error.format_message())
+    except (click.Abort, KeyboardInterrupt):
+        status = _refuse("interrupted")
+    except BrokenPipeError:
+        # The reader of our output has gone; there is nobody to tell.
+        sys.stderr.close()
+        status = UNUSABLE
+    except Exception as error:
+        if not _is_expected(error):
+            raise
+        status = _refuse(str(error))
+    sys.exit(status or HOLDS)
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether an error is about what was asked, not a mistake of ours."""
+    from sim.flows import FlowError
+    from sim.scenario import ScenarioError
+    from traces.store import TraceError
+
+    return isinstance(error, CommandError | ScenarioError | FlowError | TraceError | OSError)
+
+
+def _refuse(message: str) -> int:
+    line = " ".join(message.split())
+    print(f"exchange-sim: {line}", file=sys.stderr)
+    return UNUSABLE
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""The system under test, deployed in a world: servers, hosts, and the supervisor that keeps them up (design section 5).
+
+Each service instance has a host of its own. What runs on it is the production code, handed the host's Kafka clients,
+Cassandra session, clock, disk and log. When an instance ends by itself (fenced, or by an error) the supervisor starts it
+again after a while, as an init system would; while a fault holds a host down, it stays down.
+"""
+
+import signal
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from engine.matching_service import MatchingService
+from engine.ubscore_service import UbsCoreService
+from gateway.core import Gateway
+from schema import tables
+from schema.topics import Topology
+from settlement.migrations import create_or_verify
+from settlement.queries import OrderQueries
+from settlement.service import SettlementService
+from settlement.store import Store
+from sim.cassandra.cluster import CassandraCluster
+from sim.faults.plan import Layout
+from sim.hosts import Host, Incarnation
+from sim.kafka.clients import SimKafkaClients
+from sim.kafka.cluster import KafkaCluster
+from sim.kafka.config import KafkaConfig
+from sim.scenario import MILLISECOND_NS, Scenario
+from sim.world import World
+
+GATEWAY: Final = "gateway"
+UBSCORE: Final = "ubscore"
+MATCHING: Final = "matching"
+SETTLEMENT: Final = "settlement"
+
+RESTART_DELAY_NS: Final = 500 * MILLISECOND_NS
+"""How long the supervisor waits before it starts an instance again that has ended by itself."""
+
+
+class Deployment:
+    """Everything that a fault can reach and a run must drive."""
+
+    def __init__(self, world: World, scenario: Scenario, topology: Topology) -> None:
+        self.world = world
+        self.clock = world.clock
+        self.network = world.network
+        self.randomness = world.randomness
+        self.recorder = world.recorder
+        self.topology = topology
+        self.kafka = KafkaCluster(
+            world.clock,
+            world.network,
+            world.randomness,
+            world.recorder,
+            KafkaConfig(brokers=tuple(f"kafka-{number}" for number in range(1, scenario.brokers + 1))),
+        )
+        self.cassandra = CassandraCluster(
+            world.clock, world.network, world.randomness, world.recorder, nodes=scenario.replicas
+        )
+        services = {
+            service: tuple(f"{service}-{number}" for number in range(1, count + 1))
+            for service, count in (
+                (GATEWAY, scenario.gateways),
+                (UBSCORE, scenario.instances),
+                (MATCHING, scenario.instances),
+                (SETTLEMENT, scenario.instances),
+            )
+        }
+        self.layout = Layout(
+            services=services,
+            brokers=tuple(self.kafka.broker_names.values()),
+            replicas=tuple(node.name for node in self.cassandra.nodes),
+            groups=(UBSCORE, MATCHING, SETTLEMENT),
+        )
+        self.gateways: dict[str, Gateway | None] = dict.fromkeys(services[GATEWAY])
+        """The gateway that serves at each gateway host; None while there is none."""
+        self._mains: dict[str, Callable[[Incarnation], Coroutine[Any, Any, object]]] = {
+            GATEWAY: self._run_gateway,
+            UBSCORE: self._run_ubscore,
+            MATCHING: self._run_matching,
+            SETTLEMENT: self._run_settlement,
+        }
+        self._holds: Counter[str] = Counter()
+        self._is_stopping = False
+        self.hosts: dict[str, Host] = {}
+        for service, names in services.items():
+            for name in names:
+                host = self.hosts[name] = world.host(name, service)
+                host.on_exit = self._exited
+
+    # -- phases of a run
+
+    def create(self, replication_factor: int = 3) -> None:
+        """Create topics and tables, by the migrations that production uses, before anything starts."""
+        for topic, partitions in self.topology.partitions().items():
+            self.kafka.create_topic(topic, partitions)
+        operator = self.world.host("operator", "operator")
+
+        async def migrate(incarnation: Incarnation) -> None:
+            session = self.cassandra.session(incarnation)
+            await create_or_verify(session, tables.KEYSPACE, replication_factor)
+
+        operator.start(migrate)
+        if self.world.run_while(lambda: operator.is_up, self.clock.now + 60_000 * MILLISECOND_NS):
+            raise RuntimeError("the schema could not be created within a minute of simulated time")
+
+    def start(self) -> None:
+        """Start every instance."""
+        for host in self.hosts.values():
+            host.start(self._mains[host.service])
+
+    def heal(self) -> None:
+        """Take every fault back and have every host up, with right clocks: the beginning of the second phase."""
+        self.network.heal_all()
+        self.kafka.faults.heal()
+        self.cassandra.heal()
+        self._holds.clear()
+        for host in self.hosts.values():
+            host.wall.synchronise()
+            host.resume()
+            self._start_when_down(host)
+
+    def stop(self) -> None:
+        """Send SIGTERM to every instance; the supervisor starts none again."""
+        self._is_stopping = True
+        for host in self.hosts.values():
+            host.stop()
+
+    @property
+    def is_down(self) -> bool:
+        """Whether no instance lives any more."""
+        return not any(host.is_up for host in self.hosts.values())
+
+    # -- what faults need
+
+    def take_down(self, name: str, how: Callable[[], None]) -> None:
+        """Take a host down by `how` (its crash or stop) and hold it down until `bring_up` was called as often."""
+        self._holds[name] += 1
+        how()
+
+    def bring_up(self, name: str) -> None:
+        """Take one hold of a host back; it starts once none is left."""
+        if self._holds[name] > 0:
+            self._holds[name] -= 1
+        self._start_when_down(self.hosts[name])
+
+    def broker_id(self, name: str) -> int:
+        """The node id of a broker by its name on the network."""
+        return 1 + self.layout.brokers.index(name)
+
+    def partition_of(self, topic: str, number: int) -> int:
+        """A partition of the topic: `number` modulo how many there are."""
+        return number % self.kafka.topics[topic]
+
+    def transactional_ids(self, service: str) -> tuple[str, ...]:
+        """The transactional ids of a service, one a partition; none for a service without transactions."""
+        counts = {UBSCORE: self.topology.user_partitions, MATCHING: self.topology.symbol_partitions}
+        return tuple(f"{service}-{number}" for number in range(counts.get(service, 0)))
+
+    # -- the supervisor
+
+    def _exited(self, incarnation: Incarnation, _error: BaseException | None) -> None:
+        if incarnation.name in self.gateways:
+            self.gateways[incarnation.name] = None
+        self.clock.after(RESTART_DELAY_NS, self._start_when_down, incarnation.host)
+
+    def _start_when_down(self, host: Host) -> None:
+        if self._is_stopping or self._holds[host.name] or host.name not in self.hosts:
+            return
+        if not host.is_up:
+            if host.name in self.gateways:
+                self.gateways[host.name] = None
+            host.start(self._mains[host.service])
+        # A host that is still ending its last batch after SIGTERM is started by `_exited`.
+
+    # -- what the hosts run
+
+    async def _run_gateway(self, incarnation: Incarnation) -> None:
+        host = incarnation.host
+        store = await Store.open(self.cassandra.session(incarnation, tables.KEYSPACE))
+        gateway = Gateway(
+            name=host.name,
+            topology=self.topology,
+            kafka=SimKafkaClients(self.kafka, incarnation),
+            queries=OrderQueries(store, self.topology),
+            clock=host.wall,
+            log=self.world.log(incarnation),
+        )
+        incarnation.loop.add_signal_handler(signal.SIGTERM, gateway.request_stop)
+        await gateway.start()
+        self.gateways[host.name] = gateway
+        incarnation.ready()
+        await gateway.run()
+
+    async def _run_ubscore(self, incarnation: Incarnation) -> None:
+        host = incarnation.host
+        service = UbsCoreService(
+            topology=self.topology,
+            kafka=SimKafkaClients(self.kafka, incarnation),
+            disk=host.disk,
+            clock=host.wall,
+            log=self.world.log(incarnation),
+            randomness=self._jitter(incarnation),
+        )
+        incarnation.loop.add_signal_handler(signal.SIGTERM, service.request_stop)
+        await service.run()
+
+    async def _run_matching(self, incarnation: Incarnation) -> None:
+        host = incarnation.host
+        service = MatchingService(
+            topology=self.topology,
+            kafka=SimKafkaClients(self.kafka, incarnation),
+            disk=host.disk,
+            clock=host.wall,
+            log=self.world.log(incarnation),
+            randomness=self._jitter(incarnation),
+        )
+        incarnation.loop.add_signal_handler(signal.SIGTERM, service.request_stop)
+        await service.run()
+
+    async def _run_settlement(self, incarnation: Incarnation) -> None:
+        host = incarnation.host
+        service = SettlementService(
+            topology=self.topology,
+            kafka=SimKafkaClients(self.kafka, incarnation),
+            store=await Store.open(self.cassandra.session(incarnation, tables.KEYSPACE)),
+            clock=host.wall,
+            log=self.world.log(incarnation),
+            randomness=self._jitter(incarnation),
+        )
+        incarnation.loop.add_signal_handler(signal.SIGTERM, service.request_stop)
+        await service.run()
+
+    def _jitter(self, incarnation: Incarnation) -> Any:
+        return self.randomness.stream(f"jitter/{incarnation.name}/{incarnation.number}")

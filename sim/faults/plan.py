@@ -1,0 +1,134 @@
+"""Which faults strike when: drawn from the seed before the run begins, as data (design section 8).
+
+A plan is a list of strikes. Because every strike is decided beforehand, and from a stream of its fault's own, one can be
+taken out and all others stay as they were; and the whole plan can be printed beside the seed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from sim.randomness import Randomness, Stream
+from sim.scenario import MILLISECOND_NS, NO_FAULTS, SWARM, ScenarioError
+
+MINUTE_NS: Final = 60_000 * MILLISECOND_NS
+MIX_PPM: Final = (150_000, 300_000, 500_000, 800_000)
+"""How likely each fault is to take part in a seed's swarm; the seed draws one of these first."""
+CALM_PPM: Final = 60_000
+"""Seeds in which nothing is broken at all: what fails there needs no fault."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """An inclusive range of integers that a seed draws from."""
+
+    low: int
+    high: int
+
+    def draw(self, stream: Stream) -> int:
+        return stream.between(self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names of everything that a fault can aim at."""
+
+    services: Mapping[str, tuple[str, ...]]
+    """Host names by service: gateway, ubscore, matching, settlement."""
+    brokers: tuple[str, ...]
+    replicas: tuple[str, ...]
+    groups: tuple[str, ...]
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """All hosts that run a service, in a fixed order."""
+        return tuple(name for names in self.services.values() for name in names)
+
+
+@dataclass(frozen=True)
+class Strike:
+    """One fault, once: when it begins and how long it lasts, at whom it aims, and how strong it is."""
+
+    fault: str
+    at_ns: int
+    duration_ns: int
+    target: str
+    """A host, a broker, a replica, a group, or "a->b" for one direction of a link ("*" stands for any node)."""
+    strength: int
+    """In the unit that the fault's parameters name."""
+
+    def describe(self) -> str:
+        strength = f", strength {self.strength}" if self.strength else ""
+        return f"{self.fault} on {self.target} at {self.at_ns / 1e9:.3f} s for {self.duration_ns / 1e9:.3f} s{strength}"
+
+
+class Aim(Protocol):
+    """Chooses a target."""
+
+    def __call__(self, stream: Stream, layout: Layout) -> str: ...
+
+
+@dataclass(frozen=True)
+class FaultOptions:
+    """How one fault is drawn: each option with its unit and meaning, so that a run can print them."""
+
+    name: str
+    meaning: str
+    """What happens, in one sentence."""
+    hits: str
+    """The production statement that it can hit."""
+    aim: Aim
+    strikes_per_minute: Span
+    """How often it strikes while it takes part, per minute of simulated work; at least once."""
+    duration_ms: Span
+    """How long one strike lasts."""
+    strength: Span = Span(0, 0)
+    strength_meaning: str = ""
+    """Unit and meaning of the strength; empty when there is none."""
+    breaks_assumption: bool = False
+    """Whether it breaks something the design rests on; such a fault never takes part in a swarm."""
+
+
+def draw_plan(
+    faults: str, options: Mapping[str, FaultOptions], layout: Layout, duration_ns: int, randomness: Randomness
+) -> tuple[Strike, ...]:
+    """The strikes of a run, in order of time. Raises ScenarioError for the name of a fault that there is not."""
+    strikes: list[Strike] = []
+    for name in _chosen(faults, options, randomness.stream("faults/mix")):
+        option = options[name]
+        stream = randomness.stream(f"faults/{name}")
+        count = max(1, option.strikes_per_minute.draw(stream) * duration_ns // MINUTE_NS)
+        for _ in range(count):
+            at_ns = stream.below(duration_ns)
+            strikes.append(
+                Strike(
+                    fault=name,
+                    at_ns=at_ns,
+                    duration_ns=option.duration_ms.draw(stream) * MILLISECOND_NS + stream.below(MILLISECOND_NS),
+                    target=option.aim(stream, layout),
+                    strength=option.strength.draw(stream),
+                )
+            )
+    # A stable sort on time alone: strikes of one instant stay in the order of the catalogue.
+    return tuple(sorted(strikes, key=lambda strike: strike.at_ns))
+
+
+def _chosen(faults: str, options: Mapping[str, FaultOptions], mix: Stream) -> Sequence[str]:
+    if faults == NO_FAULTS:
+        return ()
+    if faults == SWARM:
+        swarm = [name for name, option in options.items() if not option.breaks_assumption]
+        if mix.chance_ppm(CALM_PPM):
+            return ()
+        ppm = mix.choice(MIX_PPM)
+        # Each fault draws, taken or not, so that the mix of the others does not depend on it.
+        taken = [name for name in swarm if mix.chance_ppm(ppm)]
+        return taken or [mix.choice(swarm)]
+    names = [name.strip() for name in faults.split(",")]
+    for name in names:
+        if name not in options:
+            known = ", ".join(options)
+            raise ScenarioError(f"unknown fault {name!r}; there are: {NO_FAULTS}, {SWARM}, {known}")
+    if len(set(names)) != len(names):
+        raise ScenarioError(f"--faults names a fault twice: {faults}")
+    return names

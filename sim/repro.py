@@ -1,0 +1,59 @@
+"""A repro: the small file that makes a run happen again (design section 10).
+
+It holds the scenario, the version of the code that ran it, and the digest that came out. `replay` takes one, a test can
+name one, and every stored trace contains what is needed to make one.
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from sim.scenario import Scenario, ScenarioError
+from traces.manifest import package_versions
+from traces.store import read_manifest
+
+FORMAT = 1
+
+
+class Repro(msgspec.Struct, frozen=True, kw_only=True):
+    """A scenario, the digest that it gave, and the package versions that gave it."""
+
+    repro_format: int = FORMAT
+    scenario: Scenario
+    digest: str
+    packages: dict[str, str]
+
+    def write(self, path: Path) -> None:
+        """Store as JSON."""
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+
+    def difference_from_this_code(self) -> str:
+        """Why a digest may differ, in words: which packages have another version now, if any have."""
+        now = package_versions()
+        names = sorted({**self.packages, **now})
+        changed = [
+            f"{name} {self.packages.get(name, 'none')} -> {now.get(name, 'none')}"
+            for name in names
+            if self.packages.get(name) != now.get(name)
+        ]
+        if changed:
+            return "versions differ (" + ", ".join(changed) + ")"
+        return "the package versions are the same, so the code has changed since, or the run is not deterministic"
+
+
+def read_repro(path: Path) -> Repro:
+    """Read a repro file, or what a stored trace says of its run.
+
+    Raises ScenarioError or TraceError with one clear line.
+    """
+    if path.is_dir():
+        manifest = read_manifest(path)
+        return Repro(
+            scenario=Scenario.from_dict(manifest.scenario), digest=manifest.digest, packages=manifest.packages
+        )
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Repro)
+    except OSError as error:
+        raise ScenarioError(f"{path}: {error.strerror or error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ScenarioError(f"{path}: not a repro: {error}") from None
