@@ -82,7 +82,7 @@ def timers_swept() -> dict[str, float]:
     async def operations() -> None:
         for _ in range(OPERATIONS):
             async with asyncio.timeout(30):
-                pass
+                await asyncio.sleep(0)
 
     def run() -> None:
         nonlocal entries

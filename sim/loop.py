@@ -24,7 +24,6 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from itertools import repeat
 from typing import Any, NoReturn, TypeVar
 
 from simpy.events import NORMAL
@@ -332,38 +331,42 @@ class SimLoop(asyncio.AbstractEventLoop):
         popleft = ready.popleft
         clock = self._clock
         queue = clock._queue
+        now = clock.now
         callbacks_left = DRAIN_CALLBACKS_MAX
         try:
-            while ready:
-                callbacks_left -= len(ready)
-                for _ in repeat(None, len(ready)):
-                    handle = popleft()
-                    callback = handle._callback
-                    if callback is not None:
-                        try:
-                            handle._context.run(callback, *handle._args)
-                        except KeyboardInterrupt:
+            left_of_round = len(ready)
+            while left_of_round:
+                left_of_round -= 1
+                handle = popleft()
+                callback = handle._callback
+                if callback is not None:
+                    try:
+                        handle._context.run(callback, *handle._args)
+                    except KeyboardInterrupt:
+                        raise
+                    except BaseException as error:
+                        if handle.__class__ is Delivery:
                             raise
-                        except BaseException as error:
-                            if handle.__class__ is Delivery:
-                                raise
-                            self._callback_failed(handle, error)
-                        if self._halted:
-                            return
-                # As asyncio does, queue the timers that are due now between two rounds.
-                while queue and queue[0][0] <= clock._now:
-                    timer = queue[0][3]
-                    if timer.__class__ is not LoopTimer or timer._loop is not self:
-                        break
-                    heappop(queue)
-                    if timer._callback is None:
-                        clock._cancelled -= 1
-                    else:
-                        timer._queued = False
-                        ready.append(timer)
-                if callbacks_left < 0 and ready:
-                    self._yield_to_the_world()
-                    return
+                        self._callback_failed(handle, error)
+                    if self._halted:
+                        return
+                if not left_of_round:
+                    # As asyncio does, queue the timers that are due now between two rounds.
+                    while queue and queue[0][0] <= now:
+                        timer = queue[0][3]
+                        if timer.__class__ is not LoopTimer or timer._loop is not self:  # type: ignore[attr-defined]
+                            break
+                        heappop(queue)
+                        if timer._callback is None:  # type: ignore[attr-defined]
+                            clock._cancelled -= 1
+                        else:
+                            timer._queued = False  # type: ignore[attr-defined]
+                            ready.append(timer)  # type: ignore[arg-type]
+                    left_of_round = len(ready)
+                    callbacks_left -= left_of_round
+                    if callbacks_left < 0 and ready:
+                        self._yield_to_the_world()
+                        return
             self._drains_in_a_row = 0
             self._awake = False
         finally:
@@ -523,7 +526,9 @@ class SimLoop(asyncio.AbstractEventLoop):
         return self._closed or self._dead
 
     def close(self) -> None:
-        """Forget what is ready."""
+        """Forget what is ready. `RuntimeError` from within the loop."""
+        if self._draining:
+            raise RuntimeError(f"the loop of {self.name} cannot be closed while it runs")
         self._closed = True
         self._ready.clear()
 

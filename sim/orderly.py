@@ -6,8 +6,8 @@ asyncio keeps tasks in sets, and a set of tasks is ordered by their addresses: a
 given another meaning of the name `set`, which reaches every alias of their functions, and other event loops of the
 process go on working.
 
-Two functions are replaced as well: `all_tasks`, to give the order of creation, and `get_running_loop`, to see through
-what `SimLoop` leaves stale between two drains (and to save the system call in the interpreter's own).
+Some functions are replaced as well: `all_tasks`, to give the order of creation; `get_running_loop` and `current_task`,
+to see through what `SimLoop` leaves stale between two drains (and to save the system call in the interpreter's own).
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class OrderedSet(set[T]):
 
 _interpreters_running_loop = events._get_running_loop
 _all_tasks = tasks.all_tasks
+_interpreters_current_task = tasks.current_task
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -88,6 +89,10 @@ def _get_running_loop() -> asyncio.AbstractEventLoop:
     if loop is None:
         raise RuntimeError("no running event loop")
     return loop
+
+
+def _current_task(loop: asyncio.AbstractEventLoop | None = None) -> asyncio.Task[Any] | None:
+    return _interpreters_current_task(_get_running_loop() if loop is None else loop)
 
 
 def _ordered_all_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[asyncio.Task[Any]]:
@@ -108,4 +113,5 @@ def deterministic_asyncio() -> Iterator[None]:
             stack.enter_context(patch.object(module, "_get_running_loop", _running_loop))
         for module in (asyncio, tasks):
             stack.enter_context(patch.object(module, "all_tasks", _ordered_all_tasks))
+            stack.enter_context(patch.object(module, "current_task", _current_task))
         yield
