@@ -39,6 +39,9 @@ _LISTINGS: Sequence[Listing] = (
     Listing("SHIB", "USDT", 0, "0.000001", "1000", 2_700),
 )
 
+NAMED_LISTINGS = len(_LISTINGS)
+"""So many symbols of the default market have names of their own."""
+
 
 def listing(index: int) -> Listing:
     """The listing of the symbol `index`, from 0. Beyond the named ones they are made up, without end."""
