@@ -1,0 +1,1 @@
+"""A simulated Cassandra cluster behind the Python driver's interface."""

@@ -1,0 +1,290 @@
+"""Keyspaces and tables as the cluster knows them: columns, keys, orders, options.
+
+A schema change is agreed upon by all nodes at once: schema disagreement is not simulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sim.cassandra import statements as st
+from sim.cassandra.errors import ServerRefusal, already_exists, bad_configuration, invalid, unsupported
+from sim.cassandra.types import CqlType, Descending, cql_type
+
+PARTITION, CLUSTERING, STATIC, REGULAR = "partition", "clustering", "static", "regular"
+
+# Options that change nothing the simulation shows, and are accepted; the others below mean something, or are refused.
+_INERT_OPTIONS = frozenset(
+    "comment compaction compression caching bloom_filter_fp_chance crc_check_chance memtable memtable_flush_period_in_ms "
+    "min_index_interval max_index_interval speculative_retry additional_write_policy gc_grace_seconds extensions".split()
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Column:
+    """A column: `kind` is partition, clustering, static or regular."""
+
+    name: str
+    type: CqlType
+    kind: str
+    descending: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class ColumnSet:
+    """The value columns that a write names, in its order. Interned per table, so it is compared by identity."""
+
+    names: tuple[str, ...]
+    types: tuple[CqlType, ...]
+    index: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.index = {name: i for i, name in enumerate(self.names)}
+
+
+class Table:
+    """One table of the catalogue. `version` grows with every ALTER, so that prepared plans can be seen to be stale."""
+
+    def __init__(
+        self,
+        keyspace: str,
+        name: str,
+        columns: list[Column],
+        *,
+        default_ttl_s: int = 0,
+        blocking_read_repair: bool = True,
+    ) -> None:
+        self.keyspace = keyspace
+        self.name = name
+        self.default_ttl_s = default_ttl_s
+        self.blocking_read_repair = blocking_read_repair
+        self.partition_key = tuple(c for c in columns if c.kind == PARTITION)
+        self.clustering_key = tuple(c for c in columns if c.kind == CLUSTERING)
+        self.columns: dict[str, Column] = {}
+        self.statics: tuple[Column, ...] = ()
+        self.regulars: tuple[Column, ...] = ()
+        self._column_sets: dict[tuple[str, ...], ColumnSet] = {}
+        self._values = tuple(c for c in columns if c.kind in (STATIC, REGULAR))
+        self._arrange()
+        self.position_of = position_function(self.clustering_key)
+
+    def _arrange(self) -> None:
+        """`SELECT *` order: keys as declared, then statics and regulars, each by name."""
+        self.statics = tuple(sorted((c for c in self._values if c.kind == STATIC), key=lambda c: c.name))
+        self.regulars = tuple(sorted((c for c in self._values if c.kind == REGULAR), key=lambda c: c.name))
+        everything = self.partition_key + self.clustering_key + self.statics + self.regulars
+        self.columns = {column.name: column for column in everything}
+
+    def add(self, column: Column) -> None:
+        """ALTER TABLE ... ADD."""
+        self._values += (column,)
+        self._arrange()
+
+    def column(self, name: str) -> Column:
+        """The column of that name; InvalidRequest when there is none."""
+        column = self.columns.get(name)
+        if column is None:
+            raise invalid(f"Undefined column name {name} in table {self.keyspace}.{self.name}")
+        return column
+
+    def column_set(self, names: tuple[str, ...]) -> ColumnSet:
+        """The one ColumnSet of these names."""
+        found = self._column_sets.get(names)
+        if found is None:
+            types = tuple(self.columns[name].type for name in names)
+            found = self._column_sets[names] = ColumnSet(names, types)
+        return found
+
+    def routing_bytes(self, partition_key: tuple[Any, ...]) -> bytes:
+        """The serialized partition key, from which its token is computed."""
+        parts = [column.type.to_bytes(value) for column, value in zip(self.partition_key, partition_key, strict=True)]
+        if len(parts) == 1:
+            return parts[0]
+        return b"".join(len(part).to_bytes(2, "big") + part + b"\x00" for part in parts)
+
+
+def position_function(clustering_key: tuple[Column, ...]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """How a clustering key becomes the tuple by which rows are ordered within a partition, ascending.
+
+    Shorter tuples (prefixes) may be given: they get the position of their length.
+    """
+    if all(column.type.sort_key is None and not column.descending for column in clustering_key):
+        return lambda clustering: clustering
+    if len(clustering_key) == 2 and all(c.type.negatable and c.descending for c in clustering_key):
+
+        def both_negated(clustering: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple([-value for value in clustering])
+
+        return both_negated
+    turns = tuple(_turn(column) for column in clustering_key)
+
+    def position(clustering: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple([turn(value) for turn, value in zip(turns, clustering, strict=False)])
+
+    return position
+
+
+def _turn(column: Column) -> Callable[[Any], Any]:
+    key = column.type.sort_key
+    if not column.descending:
+        return key or (lambda value: value)
+    if key is None and column.type.negatable:
+        return lambda value: -value
+    if key is None:
+        return Descending
+    return lambda value: Descending(key(value))
+
+
+@dataclass(slots=True)
+class Keyspace:
+    """A keyspace with its replication factor and its tables."""
+
+    name: str
+    replication_factor: int
+    tables: dict[str, Table] = field(default_factory=dict)
+
+
+class Catalog:
+    """All keyspaces. Methods that change it carry out one schema statement."""
+
+    def __init__(self, nodes: int, datacenter: str) -> None:
+        self.keyspaces: dict[str, Keyspace] = {}
+        self.version = 0
+        self._nodes = nodes
+        self._datacenter = datacenter
+
+    def keyspace(self, name: str | None) -> Keyspace:
+        """The keyspace; InvalidRequest when none is named or there is no such one."""
+        if name is None:
+            raise invalid("No keyspace has been specified. USE a keyspace, or explicitly specify keyspace.tablename")
+        keyspace = self.keyspaces.get(name)
+        if keyspace is None:
+            raise invalid(f"Keyspace '{name}' does not exist")
+        return keyspace
+
+    def table(self, name: st.TableName, default_keyspace: str | None) -> Table:
+        """The table that a statement means."""
+        keyspace = self.keyspace(name.keyspace or default_keyspace)
+        table = keyspace.tables.get(name.table)
+        if table is None:
+            raise invalid(f"table {name.table} does not exist" if name.keyspace is None else f"unconfigured table {name.table}")
+        return table
+
+    def create_keyspace(self, statement: st.CreateKeyspace) -> bool:
+        """True when the keyspace was made, False when it was there and that was allowed."""
+        if statement.name in self.keyspaces:
+            if statement.if_not_exists:
+                return False
+            raise already_exists(statement.name, "")
+        options = dict(statement.replication)
+        strategy = options.pop("class", "").rpartition(".")[2]
+        if strategy not in ("SimpleStrategy", "NetworkTopologyStrategy"):
+            raise bad_configuration(f"Unable to find replication strategy class '{strategy}'")
+        allowed = {"replication_factor"} | ({self._datacenter} if strategy == "NetworkTopologyStrategy" else set())
+        for option in options:
+            if option not in allowed:
+                raise bad_configuration(f"Unrecognized strategy option {{{option}}} passed to {strategy}")
+        factor = options.get(self._datacenter, options.get("replication_factor", ""))
+        if not factor.isdigit() or int(factor) < 1:
+            raise bad_configuration(f"Replication factor must be a positive integer, not {factor!r}")
+        if int(factor) > self._nodes:
+            raise unsupported(f"a replication factor of {factor} on {self._nodes} nodes")
+        self.keyspaces[statement.name] = Keyspace(statement.name, int(factor))
+        self.version += 1
+        return True
+
+    def drop_keyspace(self, statement: st.DropKeyspace) -> list[Table]:
+        """The tables that are gone with it."""
+        if statement.if_exists and statement.name not in self.keyspaces:
+            return []
+        keyspace = self.keyspace(statement.name)
+        del self.keyspaces[statement.name]
+        self.version += 1
+        return list(keyspace.tables.values())
+
+    def create_table(self, statement: st.CreateTable, default_keyspace: str | None) -> bool:
+        """True when the table was made, False when it was there and that was allowed."""
+        keyspace = self.keyspace(statement.table.keyspace or default_keyspace)
+        name = statement.table.table
+        if name in keyspace.tables:
+            if statement.if_not_exists:
+                return False
+            raise already_exists(keyspace.name, name)
+        keyspace.tables[name] = _make_table(keyspace.name, statement)
+        self.version += 1
+        return True
+
+    def add_columns(self, statement: st.AlterTableAdd, default_keyspace: str | None) -> bool:
+        """ALTER TABLE ... ADD; columns that exist are passed over if that was allowed."""
+        table = self.table(statement.table, default_keyspace)
+        added = False
+        for definition in statement.columns:
+            if definition.name in table.columns:
+                if statement.if_not_exists:
+                    continue
+                raise invalid(f"Column with name '{definition.name}' already exists")
+            if definition.static and not table.clustering_key:
+                raise invalid("Static columns are only useful (and thus allowed) if the table has at least one clustering column")
+            table.add(Column(definition.name, cql_type(definition.type), STATIC if definition.static else REGULAR))
+            added = True
+        self.version += added
+        return added
+
+    def drop_table(self, statement: st.DropTable, default_keyspace: str | None) -> Table | None:
+        """The table that is gone, None when there was none and that was allowed."""
+        try:
+            table = self.table(statement.table, default_keyspace)
+        except ServerRefusal:
+            if statement.if_exists:
+                return None
+            raise
+        del self.keyspaces[table.keyspace].tables[table.name]
+        self.version += 1
+        return table
+
+
+def _make_table(keyspace: str, statement: st.CreateTable) -> Table:
+    name = statement.table.table
+    defined: dict[str, st.ColumnDefinition] = {}
+    for definition in statement.columns:
+        if definition.name in defined:
+            raise invalid(f"Duplicate column '{definition.name}' declaration for table '{name}'")
+        defined[definition.name] = definition
+    keys = statement.partition_key + statement.clustering_key
+    if len(dict.fromkeys(keys)) < len(keys):
+        raise invalid(f"Duplicate column in the PRIMARY KEY of table '{name}'")
+    ordered = tuple(column for column, _ in statement.clustering_order)
+    if ordered and ordered != statement.clustering_key:
+        raise invalid("The CLUSTERING ORDER must name all clustering columns, in the order of the PRIMARY KEY")
+    descending = dict(statement.clustering_order)
+    columns = []
+    for key in keys:
+        if key not in defined:
+            raise invalid(f"Unknown column '{key}' referenced in PRIMARY KEY for table '{name}'")
+        kind = PARTITION if key in statement.partition_key else CLUSTERING
+        key_type = cql_type(defined[key].type)
+        if defined[key].static:
+            raise invalid(f"Static column '{key}' cannot be part of the PRIMARY KEY")
+        if not key_type.key_allowed:
+            raise unsupported(f"a key column of type {key_type.name}")
+        columns.append(Column(key, key_type, kind, descending.get(key, False)))
+    for definition in statement.columns:
+        if definition.name not in keys:
+            if definition.static and not statement.clustering_key:
+                raise invalid("Static columns are only useful (and thus allowed) if the table has at least one clustering column")
+            columns.append(Column(definition.name, cql_type(definition.type), STATIC if definition.static else REGULAR))
+    options = dict(statement.options)
+    read_repair = options.pop("read_repair", "BLOCKING").upper()
+    if read_repair not in ("BLOCKING", "NONE"):
+        raise bad_configuration(f"Invalid value {read_repair} for option 'read_repair'")
+    default_ttl = options.pop("default_time_to_live", "0")
+    if not default_ttl.isdigit():
+        raise bad_configuration(f"default_time_to_live must be a number of seconds, not {default_ttl}")
+    for option in options:
+        if option not in _INERT_OPTIONS:
+            raise unsupported(f"the table option {option}")
+    return Table(
+        keyspace, name, columns, default_ttl_s=int(default_ttl), blocking_read_repair=read_repair == "BLOCKING"
+    )

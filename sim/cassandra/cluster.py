@@ -1,0 +1,316 @@
+"""The simulated Cassandra cluster: nodes, ring, schema, prepared statements, hints, and the faults of nodes.
+
+One datacenter, `datacenter1`. Sessions are what the driver's `Cluster.connect` would give; see `sim.cassandra.driver`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from sim.cassandra import statements as st
+from sim.cassandra.catalog import Catalog, Table
+from sim.cassandra.coordinator import Coordinator, Hint
+from sim.cassandra.driver import Session
+from sim.cassandra.errors import ServerRefusal
+from sim.cassandra.faults import OperationFaults
+from sim.cassandra.grammar import parse
+from sim.cassandra.lightweight import Lightweight
+from sim.cassandra.node import Node
+from sim.cassandra.plans import BatchPlan, ModifyPlan, SelectPlan, plan_modification, plan_select
+from sim.cassandra.storage import Change, Key, token_of
+from sim.clock import NS_PER_MS, NS_PER_SECOND, NS_PER_US, Clock
+from sim.hosts import Incarnation
+from sim.network import Latency, Network
+from sim.randomness import Randomness
+
+DATACENTER = "datacenter1"
+
+_PLAN_CACHE_MAX = 4096
+
+SERVICE_TIME = Latency.long_tailed(least_ns=30 * NS_PER_US, spread_ns=15 * NS_PER_US)
+"""How long a replica takes over one request, the network apart."""
+
+
+class RecorderPort(Protocol):
+    """What the cluster needs of `traces.recorder.Recorder`."""
+
+    def emitter(self, kind: str) -> Any:
+        """The function that records one event of that kind."""
+
+
+class SchemaPlan:
+    """A statement that changes the schema, or the session's keyspace."""
+
+    binder = None
+    statement_id = -1
+
+    def __init__(self, statement: st.Statement) -> None:
+        self.statement = statement
+
+
+Plan = ModifyPlan | SelectPlan | BatchPlan | SchemaPlan
+
+
+class CassandraCluster:
+    """The servers. The times are configuration of `cassandra.yaml`, in nanoseconds."""
+
+    write_timeout_ns = 2 * NS_PER_SECOND
+    read_timeout_ns = 5 * NS_PER_SECOND
+    cas_timeout_ns = 1_800 * NS_PER_MS
+    speculative_retry_ns = 10 * NS_PER_MS
+    hint_window_ns = 3 * 3600 * NS_PER_SECOND
+    hint_interval_ns = 10 * NS_PER_SECOND
+    service_time = SERVICE_TIME
+
+    def __init__(
+        self,
+        clock: Clock,
+        network: Network,
+        randomness: Randomness,
+        recorder: RecorderPort | None = None,
+        *,
+        nodes: int = 3,
+        name: str = "cassandra",
+    ) -> None:
+        self.clock = clock
+        self.network = network
+        self.randomness = randomness
+        self.nodes = [Node(clock, f"{name}-{i + 1}", i) for i in range(nodes)]
+        self.catalog = Catalog(nodes, DATACENTER)
+        self.faults = OperationFaults(randomness.stream("cassandra/faults"))
+        self.hinted_handoff = True
+        self.batches_to_replay = 0
+        self.operations_open = 0
+        self.statement_texts: list[str] = []
+        """The CQL texts by `statement_id`, for the trace's manifest."""
+        self.prepared_texts: list[tuple[str | None, str]] = []
+        """Keyspace and text of every prepared statement, by query id."""
+        self.coordinator = Coordinator(self)
+        self.lightweight = Lightweight(self)
+        self.emit_cql = None if recorder is None else recorder.emitter("cql")
+        self._statement_ids: dict[str, int] = {}
+        self._plans: dict[tuple[str | None, str], Plan] = {}
+        self._plans_version = 0
+        self._hints: list[Hint] = []
+        self._hint_timer_set = False
+        self._ring_start = -(1 << 63)
+
+    # ---- clients
+
+    def session(self, incarnation: Incarnation, keyspace: str | None = None) -> Session:
+        """What `Cluster(...).connect(keyspace)` gives a service on that incarnation's host."""
+        return Session(self, incarnation.name, incarnation, incarnation.host.wall, keyspace)
+
+    def harness_session(self, keyspace: str | None = None, client: str = "observer") -> Session:
+        """A session of the harness itself, outside all hosts: its `execute` runs the clock until the answer is there."""
+        return Session(self, client, None, None, keyspace)
+
+    @property
+    def struck(self) -> dict[str, int]:
+        """How many operations each fault has really hit, by name."""
+        return dict(sorted(self.faults.struck.items()))
+
+    # ---- plans
+
+    def plan(self, keyspace: str | None, text: str) -> Plan:
+        """The plan of a statement text, made once. Raises `ServerRefusal`."""
+        if self._plans_version != self.catalog.version or len(self._plans) > _PLAN_CACHE_MAX:
+            self._plans.clear()
+            self._plans_version = self.catalog.version
+        found = self._plans.get((keyspace, text))
+        if found is None:
+            found = self._plans[keyspace, text] = self._make_plan(keyspace, text)
+        return found
+
+    def _make_plan(self, keyspace: str | None, text: str) -> Plan:
+        statement, markers = parse(text)
+        plan: Plan
+        if isinstance(statement, st.Select):
+            plan = plan_select(statement, markers, self.catalog, keyspace)
+            plan.statement_id = self.statement_id(text)
+        elif isinstance(statement, (st.Insert, st.Update, st.Delete)):
+            plan = plan_modification(statement, markers, self.catalog, keyspace)
+            plan.statement_id = self.statement_id(text)
+        elif isinstance(statement, st.Batch):
+            plan = BatchPlan.of(statement, markers, self.catalog, keyspace)
+        else:
+            plan = SchemaPlan(statement)
+        return plan
+
+    def statement_id(self, text: str) -> int:
+        """The number by which a text is known in the trace."""
+        found = self._statement_ids.get(text)
+        if found is None:
+            found = self._statement_ids[text] = len(self.statement_texts)
+            self.statement_texts.append(text)
+        return found
+
+    def change_schema(self, statement: st.Statement, keyspace: str | None) -> None:
+        """Carry out a schema statement, everywhere at once. Raises `ServerRefusal`."""
+        catalog = self.catalog
+        if isinstance(statement, st.CreateKeyspace):
+            catalog.create_keyspace(statement)
+        elif isinstance(statement, st.DropKeyspace):
+            for table in catalog.drop_keyspace(statement):
+                self._forget(table)
+        elif isinstance(statement, st.CreateTable):
+            catalog.create_table(statement, keyspace)
+        elif isinstance(statement, st.AlterTableAdd):
+            catalog.add_columns(statement, keyspace)
+        elif isinstance(statement, st.DropTable):
+            dropped = catalog.drop_table(statement, keyspace)
+            if dropped is not None:
+                self._forget(dropped)
+        elif isinstance(statement, st.Truncate):
+            self._forget(catalog.table(statement.table, keyspace))
+        else:
+            raise AssertionError(f"not a schema statement: {statement}")
+
+    def _forget(self, table: Table) -> None:
+        for node in self.nodes:
+            node.catch_up_all()
+            node.stores.pop(table, None)
+        self._hints = [hint for hint in self._hints if hint.table is not table]
+        self.lightweight.forget(table)
+
+    # ---- the ring
+
+    def replication_factor(self, table: Table) -> int:
+        """Of the table's keyspace."""
+        return self.catalog.keyspaces[table.keyspace].replication_factor
+
+    def replicas(self, table: Table, partition: Key) -> Sequence[Node]:
+        """The nodes that hold a partition: the owner of its token and those after it on the ring."""
+        nodes = self.nodes
+        factor = self.catalog.keyspaces[table.keyspace].replication_factor
+        if factor >= len(nodes):
+            return nodes
+        token = token_of(table.routing_bytes(partition))
+        first = (token - self._ring_start) * len(nodes) >> 64
+        return [nodes[(first + i) % len(nodes)] for i in range(factor)]
+
+    # ---- hints
+
+    def keep_hint(self, target: Node, keeper: Node, table: Table, change: Change) -> None:
+        """A replica did not get (or did not acknowledge) a change: keep it for later, if hints are on."""
+        self.faults.count("node_down" if not target.is_up else "replica_unreachable")
+        away_ns = 0 if target.is_up else self.clock.now - target.down_since_ns
+        if self.hinted_handoff and target.keeps_hints and away_ns <= self.hint_window_ns:
+            self._hints.append(Hint(target, keeper, table, change))
+            self._set_hint_timer()
+        else:
+            self.faults.count("hint_dropped")
+
+    def _set_hint_timer(self) -> None:
+        if not self._hint_timer_set:
+            self._hint_timer_set = True
+            self.clock.after(self.hint_interval_ns, self._on_hint_timer)
+
+    def _on_hint_timer(self) -> None:
+        self._hint_timer_set = False
+        self.dispatch_hints()
+        if self._hints:
+            self._set_hint_timer()
+
+    def dispatch_hints(self) -> None:
+        """Send every hint whose keeper and target are up; what does not get through is kept."""
+        kept = []
+        for hint in self._hints:
+            delay_ns: int | None = None
+            if hint.target.is_up and hint.keeper.is_up:
+                delay_ns = 0 if hint.target is hint.keeper else self.network.delay_ns(hint.keeper.name, hint.target.name)
+            if delay_ns is None:
+                kept.append(hint)
+            else:
+                hint.target.receive(self.clock.now + delay_ns, hint.table, hint.change)
+                self.faults.count("hint_replayed")
+        self._hints = kept
+
+    # ---- faults of nodes
+
+    @property
+    def is_troubled(self) -> bool:
+        """Whether an operation could be refused or struck: the coordinator must look closer."""
+        return bool(self.faults) or not all(node.is_known_up for node in self.nodes)
+
+    def node(self, name: str) -> Node:
+        """The node of that name. Raises KeyError."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+    def take_down(self, node: Node, *, hints: bool = True, noticed_after_ns: int = 0) -> None:
+        """Stop a node. Its connections die at once; the others believe it up for `noticed_after_ns` more.
+
+        What it has stored it keeps (commit log); what is under way to it still arrives. Without `hints`, coordinators
+        keep nothing for it.
+        """
+        if not node.is_up:
+            return
+        node.catch_up_all()
+        node.is_up = False
+        node.epoch += 1
+        node.keeps_hints = hints
+        node.down_since_ns = self.clock.now
+        if noticed_after_ns:
+            self.clock.after(noticed_after_ns, self._notice_down, node, node.epoch)
+        else:
+            node.is_known_up = False
+
+    def _notice_down(self, node: Node, epoch: int) -> None:
+        if not node.is_up and node.epoch == epoch:
+            node.is_known_up = False
+
+    def bring_up(self, node: Node) -> None:
+        """Start a node again. Hints kept for it are sent at the next round."""
+        node.is_up = node.is_known_up = node.keeps_hints = True
+        if self._hints:
+            self._set_hint_timer()
+
+    def slow_down(self, node: Node, extra_ns: int) -> None:
+        """Let everything the node does take so much longer; 0 takes it back."""
+        node.extra_ns = extra_ns
+
+    # ---- the end of a run
+
+    def heal(self) -> None:
+        """Take back every fault of the cluster (not of the network): the beginning of the second phase of a run."""
+        self.faults.disarm_all()
+        for node in self.nodes:
+            node.extra_ns = 0
+            node.wall.synchronise()
+            if not node.is_up or not node.is_known_up:
+                self.bring_up(node)
+
+    def is_quiet(self) -> bool:
+        """Whether every operation has ended and every write, hint and batch has arrived where it is going."""
+        now = self.clock.now
+        for node in self.nodes:
+            node.catch_up(now)
+        under_way = any(node.last_arrival_ns() is not None for node in self.nodes)
+        return not (self.operations_open or self._hints or self.batches_to_replay or under_way)
+
+    def settle(self, limit_ns: int = 60 * NS_PER_SECOND) -> bool:
+        """Heal, deliver hints and run the clock until the cluster is quiet; False when it is not within the limit."""
+        self.heal()
+        self.dispatch_hints()
+        return not self.clock.run_while(lambda: not self.is_quiet(), self.clock.now + limit_ns)
+
+    def dump(self, table: str, keyspace: str) -> dict[str, list[tuple[Key, Key, Any]]]:
+        """Every stored version of every row, per node: partition key, clustering key, row (`sim.cassandra.rows`)."""
+        found = self.catalog.table(st.TableName(keyspace, table), None)
+        result = {}
+        for node in self.nodes:
+            node.catch_up(self.clock.now)
+            store = node.store(found)
+            result[node.name] = [
+                (key, store.partitions[key].rows[position].clustering, store.partitions[key].rows[position])
+                for _, _, key in store.in_token_order()
+                for position in sorted(store.partitions[key].rows)
+            ]
+        return result
+
+
+__all__ = ["DATACENTER", "CassandraCluster", "Plan", "SchemaPlan", "ServerRefusal"]

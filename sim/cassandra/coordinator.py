@@ -1,0 +1,384 @@
+"""What a coordinator does with a request: who must answer, when that is, and what comes of it.
+
+The outcome of an operation is decided when the client sends it, by drawing the latency of every message on its path; then
+there is one event on the clock, the answer's arrival at the client (or the moment at which somebody gives up). Messages that
+are lost simply do not take part. This is exact for faults as `sim.network` defines them: they act on what is sent after
+they began. Data is not decided in advance: writes arrive at each replica at their own instant (`Node.receive`), and a read
+looks at the replicas when its answer is due, so it sees whatever has arrived at those it asked by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cassandra import ConsistencyLevel, WriteType
+
+from sim.cassandra import errors
+from sim.cassandra.catalog import Table
+from sim.cassandra.errors import ServerRefusal, invalid
+from sim.cassandra.node import Node
+from sim.cassandra.plans import SelectPlan, partition_keys
+from sim.cassandra.reading import Cursor, read_page
+from sim.cassandra.storage import Change, Key, token_of
+
+if TYPE_CHECKING:
+    from sim.cassandra.cluster import CassandraCluster
+    from sim.cassandra.driver import Attempt
+
+_QUORUMS = (ConsistencyLevel.QUORUM, ConsistencyLevel.LOCAL_QUORUM, ConsistencyLevel.EACH_QUORUM)
+_SERIAL = (ConsistencyLevel.SERIAL, ConsistencyLevel.LOCAL_SERIAL)
+
+
+def block_for(consistency: int, replication_factor: int) -> int:
+    """How many replicas must answer. There is one datacenter, so the LOCAL levels equal their namesakes."""
+    if consistency in _QUORUMS or consistency in _SERIAL:
+        return replication_factor // 2 + 1
+    if consistency == ConsistencyLevel.ALL:
+        return replication_factor
+    if consistency == ConsistencyLevel.TWO:
+        return 2
+    if consistency == ConsistencyLevel.THREE:
+        return 3
+    return 1
+
+
+class Hint(NamedTuple):
+    """A change kept for a replica that did not get it, by the node that coordinated it."""
+
+    target: Node
+    keeper: Node
+    table: Table
+    change: Change
+
+
+class Coordinator:
+    """The coordinating side of every node; they share nothing but code, so one object serves all."""
+
+    def __init__(self, cluster: CassandraCluster) -> None:
+        self._cluster = cluster
+        self._clock = cluster.clock
+        self._delay_ns = cluster.network.delay_ns
+        self._bits = cluster.randomness.stream("cassandra/service-time").bits
+        self._service_ns = cluster.service_time.table_ns
+        self._rotation = 0
+        self._required: dict[tuple[int, int], int] = {}
+
+    def required(self, consistency: int, factor: int) -> int:
+        """`block_for`, remembered."""
+        key = (consistency, factor)
+        found = self._required.get(key)
+        if found is None:
+            found = self._required[key] = block_for(consistency, factor)
+        return found
+
+    # ---- writes
+
+    def write_one(self, attempt: Attempt, request_ns: int, node: Node, table: Table, change: Change, consistency: int) -> None:
+        """A write to one partition. `request_ns` is how long the request takes to the coordinator."""
+        cluster = self._cluster
+        replicas = cluster.replicas(table, change.partition)
+        required = self.required(consistency, len(replicas))
+        at_coordinator = self._clock.now + request_ns + node.extra_ns
+        if cluster.is_troubled:
+            if self._refused(attempt, node, replicas, required, consistency, at_coordinator):
+                return
+            applied = cluster.faults.strike_write()
+            if applied is not None:
+                self._time_out_on_purpose(attempt, node, replicas, table, change, consistency, at_coordinator, applied)
+                return
+        acks = self.replicate(node, replicas, table, change, at_coordinator)
+        if consistency == ConsistencyLevel.ANY and not acks:
+            acks = [at_coordinator]  # a hint is enough
+        if len(acks) >= required:
+            acks.sort()
+            done = acks[required - 1]
+            if done - at_coordinator <= cluster.write_timeout_ns:
+                attempt.answer(node, done, None, len(acks))
+                return
+        deadline = at_coordinator + cluster.write_timeout_ns
+        received = sum(1 for ack in acks if ack <= deadline)
+        error = errors.write_timeout(consistency, received, required, WriteType.SIMPLE)
+        attempt.answer(node, deadline, error, received)
+
+    def replicate(self, node: Node, replicas: Sequence[Node], table: Table, change: Change, start_ns: int) -> list[int]:
+        """Send a change to its replicas from the coordinator; the instants at which acknowledgements are back."""
+        acks = []
+        name = node.name
+        delay_ns = self._delay_ns
+        bits = self._bits
+        service_ns = self._service_ns
+        for replica in replicas:
+            if replica is node:
+                arrival = start_ns + service_ns[bits(10)]
+                acks.append(arrival)
+            else:
+                there_ns = delay_ns(name, replica.name)
+                if not replica.is_up or there_ns is None:
+                    self._cluster.keep_hint(replica, node, table, change)
+                    continue
+                arrival = start_ns + there_ns + service_ns[bits(10)] + replica.extra_ns
+                back_ns = delay_ns(replica.name, name)
+                if back_ns is None:
+                    self._cluster.keep_hint(replica, node, table, change)
+                else:
+                    acks.append(arrival + back_ns)
+            replica.receive(arrival, table, change)
+        return acks
+
+    def write_batch(
+        self,
+        attempt: Attempt,
+        request_ns: int,
+        node: Node,
+        entries: list[tuple[Table, Change]],
+        consistency: int,
+        *,
+        logged: bool,
+    ) -> None:
+        """A batch over several partitions. A logged one is first written to the batchlog of up to two other nodes."""
+        cluster = self._cluster
+        at_coordinator = self._clock.now + request_ns + node.extra_ns
+        write_type = WriteType.BATCH if logged else WriteType.UNLOGGED_BATCH
+        for table, change in entries:
+            replicas = cluster.replicas(table, change.partition)
+            required = self.required(consistency, len(replicas))
+            if cluster.is_troubled and self._refused(attempt, node, replicas, required, consistency, at_coordinator):
+                return
+        start = at_coordinator
+        if logged:
+            log_done = self._write_batchlog(node, at_coordinator)
+            if log_done is None:
+                error = errors.write_timeout(ConsistencyLevel.ONE, 0, 1, WriteType.BATCH_LOG)
+                attempt.answer(node, at_coordinator + cluster.write_timeout_ns, error, 0)
+                return
+            start = log_done
+        applied = cluster.faults.strike_write() if cluster.is_troubled else None
+        deadline = start + cluster.write_timeout_ns
+        latest, fewest, timed_out = start, len(cluster.nodes), False
+        required = 1
+        for table, change in entries:
+            replicas = cluster.replicas(table, change.partition)
+            required = self.required(consistency, len(replicas))
+            if applied is not None:
+                received = self._apply_on_purpose(node, replicas, table, change, start, applied, required)
+                fewest, timed_out = min(fewest, received), True
+                continue
+            acks = sorted(self.replicate(node, replicas, table, change, start))
+            if consistency == ConsistencyLevel.ANY and not acks:
+                acks = [start]
+            if len(acks) >= required and acks[required - 1] <= deadline:
+                latest = max(latest, acks[required - 1])
+                fewest = min(fewest, len(acks))
+            else:
+                fewest = min(fewest, sum(1 for ack in acks if ack <= deadline))
+                timed_out = True
+        if not timed_out:
+            attempt.answer(node, latest, None, fewest)
+            return
+        if logged:
+            # The batchlog is replayed by the nodes that keep it: in the end every part of the batch is everywhere.
+            self._clock.at(deadline + cluster.write_timeout_ns, self._replay_batch, node, entries)
+            cluster.batches_to_replay += 1
+        attempt.answer(node, deadline, errors.write_timeout(consistency, fewest, required, write_type), fewest)
+
+    def _write_batchlog(self, node: Node, start_ns: int) -> int | None:
+        """When one of up to two other nodes has the batchlog; None when none gets it in time."""
+        others = [other for other in self._cluster.nodes if other is not node and other.is_known_up][:2]
+        if not others:
+            return start_ns + self._service_ns[self._bits(10)]
+        acks = []
+        for other in others:
+            there = self._delay_ns(node.name, other.name)
+            back = self._delay_ns(other.name, node.name)
+            if there is not None and back is not None and other.is_up:
+                acks.append(start_ns + there + self._service_ns[self._bits(10)] + other.extra_ns + back)
+        done = min(acks, default=None)
+        return None if done is None or done - start_ns > self._cluster.write_timeout_ns else done
+
+    def _replay_batch(self, node: Node, entries: list[tuple[Table, Change]]) -> None:
+        self._cluster.batches_to_replay -= 1
+        for table, change in entries:
+            self.replicate(node, self._cluster.replicas(table, change.partition), table, change, self._clock.now)
+
+    def _refused(
+        self, attempt: Attempt, node: Node, replicas: Sequence[Node], required: int, consistency: int, now_ns: int
+    ) -> bool:
+        """Whether the coordinator refuses at once: too few replicas believed to be up, or a fault says so."""
+        faults = self._cluster.faults
+        if faults.strike("overload"):
+            attempt.answer(node, now_ns, errors.overloaded(), 0)
+            return True
+        alive = sum(1 for replica in replicas if replica.is_known_up)
+        if faults.strike("unavailable"):
+            alive = max(0, required - 1)
+            attempt.answer(node, now_ns, errors.unavailable(consistency, required, alive), 0)
+            return True
+        if alive < required and consistency != ConsistencyLevel.ANY:
+            faults.count("node_down")
+            attempt.answer(node, now_ns, errors.unavailable(consistency, required, alive), 0)
+            return True
+        return False
+
+    def _time_out_on_purpose(
+        self,
+        attempt: Attempt,
+        node: Node,
+        replicas: Sequence[Node],
+        table: Table,
+        change: Change,
+        consistency: int,
+        start_ns: int,
+        applied: str,
+    ) -> None:
+        required = self.required(consistency, len(replicas))
+        received = self._apply_on_purpose(node, replicas, table, change, start_ns, applied, required)
+        error = errors.write_timeout(consistency, received, required, WriteType.SIMPLE)
+        attempt.answer(node, start_ns + self._cluster.write_timeout_ns, error, received)
+
+    def _apply_on_purpose(
+        self, node: Node, replicas: Sequence[Node], table: Table, change: Change, start_ns: int, applied: str, required: int
+    ) -> int:
+        """Apply on none, some (too few for the level) or all replicas; how many acknowledgements came back."""
+        up = [replica for replica in replicas if replica.is_up]
+        if applied == "none":
+            chosen, received = [], 0
+        elif applied == "some":
+            chosen = self._cluster.faults.stream.shuffled(up)[: max(1, min(required - 1, len(up)))]
+            received = min(len(chosen), required - 1)
+        else:
+            chosen, received = up, required - 1  # written everywhere, and too few acknowledgements got back
+        for replica in chosen:
+            there = 0 if replica is node else self._delay_ns(node.name, replica.name)
+            if there is not None:
+                replica.receive(start_ns + there + self._service_ns[self._bits(10)], table, change)
+        return received
+
+    # ---- reads
+
+    def read(
+        self,
+        attempt: Attempt,
+        request_ns: int,
+        node: Node,
+        plan: SelectPlan,
+        full: tuple[Any, ...],
+        consistency: int,
+        page_size: int | None,
+        cursor: Cursor | None,
+    ) -> None:
+        """A SELECT: ask as many replicas as the level needs, the nearest first; look at them when the answer is due."""
+        if consistency == ConsistencyLevel.ANY:
+            raise invalid("ANY ConsistencyLevel is only supported for writes")
+        cluster = self._cluster
+        at_coordinator = self._clock.now + request_ns + node.extra_ns
+        replicas = self._replicas_of(plan, full)
+        required = self.required(consistency, cluster.replication_factor(plan.table))
+        if cluster.is_troubled and self._refused(attempt, node, replicas, required, consistency, at_coordinator):
+            return
+        if cluster.is_troubled and cluster.faults.strike("read_timeout"):
+            error = errors.read_timeout(consistency, required - 1, required, False)
+            attempt.answer(node, at_coordinator + cluster.read_timeout_ns, error, required - 1)
+            return
+        asked = self._ask(node, replicas, required, at_coordinator)
+        deadline = at_coordinator + cluster.read_timeout_ns
+        in_time = [entry for entry in asked if entry[0] <= deadline]
+        if len(in_time) < required:
+            error = errors.read_timeout(consistency, len(in_time), required, bool(in_time))
+            attempt.answer(node, deadline, error, len(in_time))
+            return
+        in_time.sort(key=lambda entry: entry[0])
+        chosen = [replica for _, replica in in_time[:required]]
+        now_s = node.now_s(request_ns)
+        attempt.answer_with(
+            node, in_time[required - 1][0], self._look, (plan, full, chosen, now_s, page_size, cursor, consistency), required
+        )
+
+    def _replicas_of(self, plan: SelectPlan, full: tuple[Any, ...]) -> Sequence[Node]:
+        cluster = self._cluster
+        if not plan.where.partition or cluster.replication_factor(plan.table) == len(cluster.nodes):
+            return cluster.nodes
+        keys = partition_keys(plan.table, plan.where, full)
+        if len(keys) == 1:
+            return cluster.replicas(plan.table, keys[0])
+        return cluster.nodes
+
+    def _ask(self, node: Node, replicas: Sequence[Node], required: int, start_ns: int) -> list[tuple[int, Node]]:
+        """When each replica asked has answered. A spare one is asked when an answer is late (speculative retry)."""
+        self._rotation += 1
+        others = [replica for replica in replicas if replica is not node and replica.is_known_up]
+        turn = self._rotation % len(others) if others else 0
+        order = others[turn:] + others[:turn]
+        if node in replicas:
+            order.insert(0, node)
+        answers: list[tuple[int, Node]] = []
+        for place, replica in enumerate(order):
+            if place >= required:
+                late = len(answers) < required or max(at for at, _ in answers) > start_ns + self._cluster.speculative_retry_ns
+                if not late:
+                    break
+            begin = start_ns if place < required else start_ns + self._cluster.speculative_retry_ns
+            service = self._service_ns[self._bits(10)] + replica.extra_ns
+            if replica is node:
+                answers.append((begin + service, replica))
+                continue
+            there = self._delay_ns(node.name, replica.name)
+            back = self._delay_ns(replica.name, node.name)
+            if there is not None and back is not None and replica.is_up:
+                answers.append((begin + there + service + back, replica))
+        return answers
+
+    def _look(
+        self,
+        attempt: Attempt,
+        node: Node,
+        plan: SelectPlan,
+        full: tuple[Any, ...],
+        chosen: list[Node],
+        now_s: int,
+        page_size: int | None,
+        cursor: Cursor | None,
+        consistency: int,
+    ) -> None:
+        """The answer is due: read what the replicas hold, and repair them first where they differ."""
+        now = self._clock.now
+        for replica in chosen:
+            replica.catch_up(now)
+        table = plan.table
+        stores = [replica.store(table) for replica in chosen]
+        if consistency in _SERIAL:
+            stores = [self._cluster.lightweight.with_accepted(store) for store in stores]
+        page = read_page(plan, full, stores, now_s, page_size, cursor)
+        if not page.repairs or not table.blocking_read_repair or len(chosen) == 1:
+            attempt.finish_read(page, len(chosen))
+            return
+        self._cluster.faults.count("read_repair")
+        # A second round for the data, then the repair writes; the answer waits for their acknowledgements.
+        latest = now
+        for repair in page.repairs:
+            replica = chosen[repair.replica]
+            round_trip = self._round_trip_ns(node, replica)
+            if round_trip is None or not replica.is_up:
+                error = errors.read_timeout(consistency, len(chosen) - 1, len(chosen), True)
+                attempt.answer(node, now + self._cluster.read_timeout_ns, error, len(chosen) - 1)
+                return
+            arrival = now + 2 * round_trip
+            replica.receive(arrival, table, repair.change)
+            latest = max(latest, arrival + round_trip)
+        attempt.answer_with(node, latest, _give, (page,), len(chosen))
+
+    def _round_trip_ns(self, node: Node, replica: Node) -> int | None:
+        if replica is node:
+            return self._service_ns[self._bits(10)]
+        there = self._delay_ns(node.name, replica.name)
+        back = self._delay_ns(replica.name, node.name)
+        if there is None or back is None:
+            return None
+        return there + back + self._service_ns[self._bits(10)] + replica.extra_ns
+
+
+def _give(attempt: Attempt, _node: Node, page: Any) -> None:
+    attempt.finish_read(page, attempt.replicas)
+
+
+__all__ = ["Coordinator", "Hint", "Key", "ServerRefusal", "block_for", "token_of"]

@@ -1,0 +1,897 @@
+"""What the Python driver shows an application: Session, prepared and bound statements, response futures.
+
+The interface, the defaults and the order of calls are those of `cassandra.cluster` (cassandra-driver 3.30): a client-side
+time-out of 10 s, consistency LOCAL_ONE, client-side timestamps, pages of 5000 rows, `RetryPolicy` asked on every error that
+may be retried, nodes taken in turn, the partition's replicas first. Callbacks are called from outside the event loop's own
+code, as the driver's thread does: an application must come back to its loop by `call_soon_threadsafe`.
+
+Inside a simulated host nothing may block: `execute`, and `result()` of an unanswered future, raise EscapedSimulationError.
+`prepare` blocks in the driver too; it is meant for start-up, so it is allowed here and takes no time.
+
+Not simulated: authentication, custom payloads, query traces (`trace=True` is refused), graph, column encryption, user-defined
+types, heartbeats (a request over a cut link ends by the client's time-out; the node stays in the query plan), and load
+balancing policies other than the default (a profile's is ignored unless a `host` is named).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from cassandra import ConsistencyLevel, OperationTimedOut
+from cassandra.connection import ConnectionException, ConnectionShutdown
+from cassandra.encoder import Encoder
+from cassandra.policies import NoSpeculativeExecutionPlan, RetryPolicy
+from cassandra.protocol import (
+    OverloadedErrorMessage,
+    ReadTimeoutErrorMessage,
+    ServerError,
+    UnavailableErrorMessage,
+    WriteTimeoutErrorMessage,
+)
+from cassandra.query import (
+    FETCH_SIZE_UNSET,
+    BatchStatement,
+    SimpleStatement,
+    Statement,
+    bind_params,
+    named_tuple_factory,
+)
+from cassandra.query import BoundStatement as DriverBoundStatement
+from cassandra.query import PreparedStatement as DriverPreparedStatement
+
+from sim.cassandra import statements as st
+from sim.cassandra.errors import ServerRefusal, invalid
+from sim.cassandra.node import Node
+from sim.cassandra.paging import decode_cursor, encode_cursor
+from sim.cassandra.plans import BatchPlan, InsertPlan, ModifyPlan, SelectPlan, entry_values
+from sim.cassandra.reading import Page
+from sim.cassandra.storage import Change, Key, Together
+from sim.cassandra.types import PROTOCOL_VERSION
+from sim.clock import NS_PER_SECOND
+from sim.hosts import Incarnation, WallClock
+from sim.loop import EscapedSimulationError
+
+if TYPE_CHECKING:
+    from sim.cassandra.cluster import CassandraCluster, Plan
+
+_NOT_SET: Any = object()
+_UNCHANGED: Any = object()
+
+Row = Any
+RowFactory = Callable[[Sequence[str], Sequence[tuple[Any, ...]]], Any]
+
+
+class ColumnMetadata(tuple[Any, ...]):
+    """Keyspace, table, name and driver type of a marker or result column."""
+
+    keyspace_name = property(lambda self: self[0])
+    table_name = property(lambda self: self[1])
+    name = property(lambda self: self[2])
+    type = property(lambda self: self[3])
+
+
+class PreparedStatement(DriverPreparedStatement):  # type: ignore[misc]
+    """A statement that is prepared; made by `Session.prepare`."""
+
+    def __init__(self, session: Session, plan: ModifyPlan | SelectPlan, query_id: bytes, text: str, keyspace: str | None) -> None:
+        table = plan.table
+        metadata = [
+            ColumnMetadata((table.keyspace, table.name, marker.name, marker.type.driver)) for marker in plan.binder.markers
+        ]
+        names = [marker.name if marker.in_partition_key else "" for marker in plan.binder.markers]
+        keys = [column.name for column in table.partition_key]
+        routing = [names.index(key) for key in keys] if all(key in names for key in keys) else None
+        super().__init__(metadata, query_id, routing, text, keyspace, PROTOCOL_VERSION, [], None)
+        self.plan = plan
+        self.session = session
+        self.catalog_version = session.server.catalog.version
+
+    def current_plan(self) -> ModifyPlan | SelectPlan:
+        """The plan; made anew when the schema has changed since (the driver would prepare again)."""
+        server = self.session.server
+        if self.catalog_version != server.catalog.version:
+            self.plan = server.plan(self.keyspace, self.query_string)
+            self.catalog_version = server.catalog.version
+        return self.plan  # type: ignore[no-any-return]
+
+    def bind(self, values: Sequence[object] | Mapping[str, object] | None) -> BoundStatement:
+        """Bind values: a sequence, or a mapping by column name. Raises what the driver raises for wrong types."""
+        return BoundStatement(self).bind(values)
+
+
+class BoundStatement(DriverBoundStatement):  # type: ignore[misc]
+    """A prepared statement with its values, as they will be stored."""
+
+    def bind(self, values: Sequence[object] | Mapping[str, object] | None) -> BoundStatement:
+        """Take the values; see `PreparedStatement.bind`."""
+        self.raw_values = values
+        self.values = self.prepared_statement.current_plan().binder.bind(values)
+        return self
+
+    @property
+    def routing_key(self) -> bytes | None:
+        """The serialized partition key, None when it is not bound in full."""
+        prepared = self.prepared_statement
+        if not prepared.routing_key_indexes:
+            return None
+        return bytes(prepared.plan.table.routing_bytes(tuple(self.values[i] for i in prepared.routing_key_indexes)))
+
+
+class TimestampGenerator:
+    """The driver's MonotonicTimestampGenerator on the client host's wall clock: microseconds, never the same twice."""
+
+    def __init__(self, now_ns: Callable[[], int]) -> None:
+        self._now_ns = now_ns
+        self.last = 0
+
+    def __call__(self) -> int:
+        """The next timestamp. When the clock does not move on, or goes back, the last one plus one."""
+        now = self._now_ns() // 1_000
+        self.last = now if now > self.last else self.last + 1
+        return self.last
+
+
+class ClusterView:
+    """The `session.cluster` of the driver, as far as applications look at it."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.default_retry_policy: Any = RetryPolicy()
+        self.protocol_version = PROTOCOL_VERSION
+        self.metadata = MetadataView(session.server)
+        self.is_shutdown = False
+        self.timestamp_generator: Callable[[], int] = TimestampGenerator(session.now_ns)
+
+    def shutdown(self) -> None:
+        """Close the session."""
+        self.is_shutdown = True
+        self._session.shutdown()
+
+
+class MetadataView:
+    """The `cluster.metadata`: names only."""
+
+    cluster_name = "Simulated Cluster"
+    partitioner = "org.apache.cassandra.dht.Murmur3Partitioner"
+
+    def __init__(self, server: CassandraCluster) -> None:
+        self._server = server
+
+    @property
+    def keyspaces(self) -> dict[str, Any]:
+        """Keyspaces by name, each with its `tables` by name."""
+        return dict(self._server.catalog.keyspaces)
+
+    def all_hosts(self) -> list[Node]:
+        """The nodes."""
+        return list(self._server.nodes)
+
+
+class Session:
+    """The driver's Session. Made by `CassandraCluster.session` and `harness_session`."""
+
+    def __init__(
+        self,
+        server: CassandraCluster,
+        client: str,
+        incarnation: Incarnation | None,
+        wall: WallClock | None,
+        keyspace: str | None,
+    ) -> None:
+        self.server = server
+        self.client = client
+        self.incarnation = incarnation
+        self.now_ns = (lambda: server.nodes[0].wall.now_ns()) if wall is None else wall.now_ns
+        self.cluster = ClusterView(self)
+        self.keyspace: str | None = None
+        self.row_factory: RowFactory = named_tuple_factory
+        self.default_timeout: float | None = 10.0
+        self.default_consistency_level: int = ConsistencyLevel.LOCAL_ONE
+        self.default_serial_consistency_level: int | None = None
+        self.default_fetch_size: int | None = 5000
+        self.use_client_timestamp = True
+        self.encoder = Encoder()
+        self.is_shutdown = False
+        self.execution_profiles: dict[Any, Any] = {}
+        """Profiles by name. When there are any, they take the place of the session's defaults, as in the driver."""
+        self._turn = 0
+        if keyspace is not None:
+            self.set_keyspace(keyspace)
+
+    @property
+    def hosts(self) -> list[Node]:
+        """The nodes believed to be up."""
+        return [node for node in self.server.nodes if node.is_known_up]
+
+    def set_keyspace(self, keyspace: str) -> None:
+        """USE that keyspace. Raises InvalidRequest when there is none."""
+        try:
+            self.server.catalog.keyspace(keyspace)
+        except ServerRefusal as refusal:
+            raise refusal.to_exception() from None
+        self.keyspace = keyspace
+
+    def prepare(self, query: str, custom_payload: object = None, keyspace: str | None = None) -> PreparedStatement:
+        """Prepare a statement on all nodes. Raises what the server answers (InvalidRequest, SyntaxException)."""
+        server = self.server
+        space = keyspace or self.keyspace
+        try:
+            plan = server.plan(space, query)
+        except ServerRefusal as refusal:
+            raise refusal.to_exception() from None
+        if not isinstance(plan, (ModifyPlan, SelectPlan)):
+            raise invalid("Only SELECT, INSERT, UPDATE and DELETE can be prepared by the simulated Cassandra").to_exception()
+        query_id = len(server.prepared_texts).to_bytes(16, "big")
+        server.prepared_texts.append((space, query))
+        return PreparedStatement(self, plan, query_id, query, space)
+
+    def execute_async(
+        self,
+        query: Any,
+        parameters: Any = None,
+        trace: bool = False,
+        custom_payload: object = None,
+        timeout: float | None = _NOT_SET,
+        execution_profile: Any = _NOT_SET,
+        paging_state: bytes | None = None,
+        host: Node | None = None,
+        execute_as: str | None = None,
+    ) -> ResponseFuture:
+        """Start a request. Errors in binding are raised here, everything else goes to the future."""
+        if trace or execute_as is not None:
+            raise NotImplementedError("query traces and proxy execution are not simulated")
+        future = ResponseFuture(self, query, parameters, timeout, execution_profile, paging_state, host)
+        future.send_request()
+        return future
+
+    def execute(self, query: Any, parameters: Any = None, timeout: float | None = _NOT_SET, **options: Any) -> Any:
+        """Execute and wait. Only the harness may: inside a simulated host it would block the world."""
+        if self.incarnation is not None:
+            raise EscapedSimulationError(f"{self.client} called Session.execute, which blocks; use execute_async")
+        return self.execute_async(query, parameters, timeout=timeout, **options).result()
+
+    def profile(self, name: Any) -> Any:
+        """The execution profile of that name (or the profile itself), None when there are none at all."""
+        if not self.execution_profiles:
+            if name is _NOT_SET or name is None:
+                return None
+            return _profile_or_refuse(name)
+        if name is _NOT_SET:
+            from cassandra.cluster import EXEC_PROFILE_DEFAULT
+
+            name = EXEC_PROFILE_DEFAULT
+        if name in self.execution_profiles:
+            return self.execution_profiles[name]
+        return _profile_or_refuse(name)
+
+    def query_plan(self, plan: Plan, full: tuple[Any, ...]) -> Iterator[Node]:
+        """The nodes to try: those believed up, in turn; with fewer replicas than nodes, the partition's own first."""
+        nodes = self.server.nodes
+        turn = self._turn
+        self._turn = turn + 1
+        ordered = [nodes[(turn + i) % len(nodes)] for i in range(len(nodes))]
+        key = routing_key_of(plan, full) if isinstance(plan, (ModifyPlan, SelectPlan)) else None
+        if key is not None and self.server.replication_factor(plan.table) < len(nodes):  # type: ignore[union-attr]
+            replicas = self.server.replicas(plan.table, key)  # type: ignore[union-attr]
+            ordered = [n for n in ordered if n in replicas] + [n for n in ordered if n not in replicas]
+        return iter(ordered)
+
+    def shutdown(self) -> None:
+        """Close. Requests under way still end."""
+        self.is_shutdown = True
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.shutdown()
+
+
+def _profile_or_refuse(name: Any) -> Any:
+    if hasattr(name, "consistency_level") and hasattr(name, "retry_policy"):
+        return name
+    raise ValueError(f"Invalid execution_profile: '{name}'; valid profiles are registered in session.execution_profiles")
+
+
+def routing_key_of(plan: Plan, full: tuple[Any, ...]) -> Key | None:
+    """The partition key of a statement about one partition, None for others."""
+    if isinstance(plan, InsertPlan):
+        return plan.partition_of(full)
+    where = getattr(plan, "where", None)
+    if where is None or not where.partition:
+        return None
+    restrictions = [where.partition[column.name] for column in plan.table.partition_key]  # type: ignore[union-attr]
+    if any(restriction.is_in for restriction in restrictions):
+        return None
+    return tuple(full[restriction.alternatives[0]] for restriction in restrictions)
+
+
+class Attempt:
+    """One try of a request at one coordinator."""
+
+    __slots__ = ("epoch", "future", "replicas")
+
+    def __init__(self, future: ResponseFuture, node: Node) -> None:
+        self.future = future
+        self.epoch = node.epoch
+        self.replicas = 0
+
+    def answer(self, node: Node, done_ns: int, error: Exception | None, replicas: int) -> None:
+        """The coordinator answers at that instant: with success and no rows, or with an error."""
+        self.answer_with(node, done_ns, _finish_plain, (error,), replicas)
+
+    def answer_with(self, node: Node, done_ns: int, action: Callable[..., object], args: tuple[Any, ...], replicas: int) -> None:
+        """Run `action(attempt, node, *args)` when the coordinator's answer of that instant reaches the client."""
+        self.replicas = replicas
+        future = self.future
+        server = future.session.server
+        back_ns = server.network.delay_ns(node.name, future.session.client)
+        if back_ns is not None and server.faults and server.faults.strike("lose_answer"):
+            back_ns = None
+        deadline = future.deadline_ns
+        if back_ns is None:
+            future.wait_in_vain()
+        elif deadline is not None and done_ns + back_ns > deadline:
+            future.wait_in_vain()
+        else:
+            server.clock.at(done_ns + back_ns, self._arrive, node, action, args)
+
+    def _arrive(self, node: Node, action: Callable[..., object], args: tuple[Any, ...]) -> None:
+        future = self.future
+        if future.is_done:
+            return
+        if node.epoch != self.epoch:
+            # The coordinator went down in the meantime: the connection is gone, and with it the answer.
+            future.session.server.faults.count("connection_lost")
+            future.deliver_error(ConnectionShutdown(f"Connection to {node.name} was closed"), node)
+            return
+        action(self, node, *args)
+
+    def finish_read(self, page: Page, replicas: int) -> None:
+        """The rows are there."""
+        self.replicas = replicas
+        self.future.replicas = replicas
+        self.future.deliver_page(page)
+
+
+def _finish_plain(attempt: Attempt, node: Node, error: Exception | None) -> None:
+    attempt.future.replicas = attempt.replicas
+    if error is None:
+        attempt.future.deliver_nothing()
+    else:
+        attempt.future.deliver_error(error, node)
+
+
+class ResponseFuture:
+    """The driver's ResponseFuture: one request with its retries and pages."""
+
+    _continuous_paging_session = None
+
+    def __init__(
+        self,
+        session: Session,
+        query: Any,
+        parameters: Any,
+        timeout: float | None,
+        profile_name: Any,
+        paging_state: bytes | None,
+        host: Node | None,
+    ) -> None:
+        self.session = session
+        server = session.server
+        self.full: tuple[Any, ...] = ()
+        self.plan: Plan | None = None
+        self._statement: Statement | None = None
+        self._refusal: ServerRefusal | None = None
+        consistency = None
+        self.serial_consistency = None
+        retry_policy = None
+        fetch_size: Any = FETCH_SIZE_UNSET
+        self.is_idempotent = False
+        if query.__class__ is PreparedStatement:
+            self._prepared = query
+            self._parameters = parameters
+            plan = query.current_plan()
+            self.full = plan.binder.bind(parameters) + plan.constants
+            self.plan = plan
+        else:
+            query = SimpleStatement(query) if isinstance(query, str) else query
+            self._prepared = None
+            self._statement = query
+            self._read_statement(query, parameters)
+            self.serial_consistency = query.serial_consistency_level
+        consistency = query.consistency_level
+        retry_policy = query.retry_policy
+        fetch_size = getattr(query, "fetch_size", FETCH_SIZE_UNSET)
+        self.is_idempotent = query.is_idempotent
+        profile = session.profile(profile_name) if session.execution_profiles or profile_name is not _NOT_SET else None
+        if profile is None:
+            self.row_factory = session.row_factory
+            self.consistency = session.default_consistency_level if consistency is None else consistency
+            self._retry_policy = retry_policy or session.cluster.default_retry_policy
+            self.timeout = session.default_timeout if timeout is _NOT_SET else timeout
+            if self.serial_consistency is None:
+                self.serial_consistency = session.default_serial_consistency_level
+            self._speculation = None
+        else:
+            self.row_factory = profile.row_factory
+            self.consistency = profile.consistency_level if consistency is None else consistency
+            self._retry_policy = retry_policy or profile.retry_policy
+            self.timeout = profile.request_timeout if timeout is _NOT_SET else timeout
+            if self.serial_consistency is None:
+                self.serial_consistency = profile.serial_consistency_level
+            self._speculation = profile.speculative_execution_policy if self.is_idempotent else None
+        self.fetch_size = session.default_fetch_size if fetch_size is FETCH_SIZE_UNSET else fetch_size
+        self.timestamp = session.cluster.timestamp_generator() if session.use_client_timestamp else None
+        self._paging_state = paging_state
+        self._sent_paging_state = paging_state
+        self._host = host
+        self._callbacks: list[tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]] = []
+        self._errbacks: list[tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]] = []
+        self._final_result: Any = _NOT_SET
+        self._final_exception: Exception | None = None
+        self._col_names: list[str] | None = None
+        self._col_types: list[Any] | None = None
+        self._retries = 0
+        self._errors: dict[Any, Exception] = {}
+        self._waiting = False
+        self.attempted_hosts: list[Node] = []
+        self.coordinator_host: Node | None = None
+        self.replicas = 0
+        self.is_done = False
+        self.is_schema_agreed = True
+        self.warnings = None
+        self.custom_payload = None
+        self._begin(server)
+
+    def _begin(self, server: CassandraCluster) -> None:
+        """Start the clock of a request (or of its next page)."""
+        now = server.clock.now
+        self.started_ns = now
+        timeout = self.timeout
+        self.deadline_ns = None if timeout is None else now + int(timeout * NS_PER_SECOND)
+        self._plan_nodes: Iterator[Node] = (
+            iter([self._host]) if self._host is not None else self.session.query_plan(self.plan, self.full)  # type: ignore[arg-type]
+        )
+
+    def _read_statement(self, query: Any, parameters: Any) -> None:
+        """Take a statement that is not a PreparedStatement apart."""
+        server = self.session.server
+        if isinstance(query, DriverBoundStatement):
+            prepared = query.prepared_statement
+            plan = prepared.current_plan()
+            values = query.values if isinstance(query, BoundStatement) else plan.binder.bind(query.raw_values)
+            self.plan = plan
+            self.full = tuple(values) + plan.constants
+            return
+        if isinstance(query, BatchStatement):
+            self._read_batch(query)
+            return
+        text = query.query_string
+        if parameters:
+            text = bind_params(text, parameters, self.session.encoder)
+        try:
+            plan = server.plan(query.keyspace or self.session.keyspace, text)
+            binder = getattr(plan, "binder", None)
+            if binder is not None and binder.markers:
+                raise invalid("Invalid amount of bind variables")
+            self.plan = plan
+            self.full = getattr(plan, "constants", ())
+        except ServerRefusal as refusal:
+            self._refusal = refusal
+
+    def _read_batch(self, batch: Any) -> None:
+        server = self.session.server
+        try:
+            entries = []
+            values: list[Any] = []
+            for is_prepared, what, bound in batch._statements_and_parameters:
+                keyspace, text = (
+                    server.prepared_texts[int.from_bytes(what, "big")] if is_prepared else (self.session.keyspace, what)
+                )
+                plan = server.plan(keyspace, text)
+                if not isinstance(plan, ModifyPlan):
+                    raise invalid("Invalid statement in batch: only UPDATE, INSERT and DELETE statements are allowed.")
+                full = tuple(bound) + plan.constants
+                entries.append((plan, tuple(range(len(values), len(values) + len(full)))))
+                values.extend(full)
+            self.plan = BatchPlan(batch.batch_type.name, entries)
+            self.full = tuple(values)
+        except ServerRefusal as refusal:
+            self._refusal = refusal
+
+    # ---- the driver's interface
+
+    @property
+    def query(self) -> Any:
+        """The statement, as retry policies get it."""
+        if self._statement is None:
+            self._statement = self._prepared.bind(self._parameters)
+        return self._statement
+
+    @property
+    def has_more_pages(self) -> bool:
+        """Whether there is another page after the one last returned."""
+        return self._paging_state is not None
+
+    def add_callback(self, fn: Callable[..., object], *args: Any, **kwargs: Any) -> ResponseFuture:
+        """Call `fn(rows, ...)` when the answer is there; at once when it is there already."""
+        self._callbacks.append((fn, args, kwargs))
+        if self._final_result is not _NOT_SET:
+            fn(self._final_result, *args, **kwargs)
+        return self
+
+    def add_errback(self, fn: Callable[..., object], *args: Any, **kwargs: Any) -> ResponseFuture:
+        """Call `fn(exception, ...)` when the request has failed; at once when it has already."""
+        self._errbacks.append((fn, args, kwargs))
+        if self._final_exception is not None:
+            fn(self._final_exception, *args, **kwargs)
+        return self
+
+    def add_callbacks(
+        self,
+        callback: Callable[..., object],
+        errback: Callable[..., object],
+        callback_args: tuple[Any, ...] = (),
+        callback_kwargs: dict[str, Any] | None = None,
+        errback_args: tuple[Any, ...] = (),
+        errback_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        """Both."""
+        self.add_callback(callback, *callback_args, **(callback_kwargs or {}))
+        self.add_errback(errback, *errback_args, **(errback_kwargs or {}))
+
+    def clear_callbacks(self) -> None:
+        """Forget all callbacks and errbacks."""
+        self._callbacks = []
+        self._errbacks = []
+
+    def start_fetching_next_page(self) -> None:
+        """Ask for the next page; callbacks are called again. Raises QueryExhausted when there is none."""
+        if self._paging_state is None:
+            from cassandra.cluster import QueryExhausted
+
+            raise QueryExhausted()
+        self._sent_paging_state = self._paging_state
+        self._final_result = _NOT_SET
+        self._final_exception = None
+        self.is_done = False
+        self._waiting = False
+        self._begin(self.session.server)
+        self.send_request()
+
+    def result(self) -> Any:
+        """The answer as a ResultSet, or the exception raised. Blocks: only the harness may wait."""
+        if not self.is_done:
+            if self.session.incarnation is not None:
+                raise EscapedSimulationError(f"{self.session.client} called ResponseFuture.result, which blocks")
+            clock = self.session.server.clock
+            clock.run_while(lambda: not self.is_done, 1 << 62)
+        if self._final_exception is not None:
+            raise self._final_exception
+        from cassandra.cluster import ResultSet
+
+        return ResultSet(self, self._final_result)
+
+    # ---- sending
+
+    def send_request(self) -> None:
+        """Send to the first node of the query plan that can be reached."""
+        incarnation = self.session.incarnation
+        if incarnation is not None and not incarnation.alive:
+            return
+        server = self.session.server
+        if self.session.is_shutdown:
+            raise ConnectionException("Pool is shutdown")
+        server.operations_open += 1
+        self._send()
+
+    def _send(self, node: Node | None = None) -> None:
+        if node is None or not node.is_up:
+            for node in self._plan_nodes:
+                if node.is_up:
+                    break
+                self._errors[node.name] = ConnectionException("Host has been marked down or removed")
+                self.session.server.faults.count("node_down")
+            else:
+                self._fail_without_hosts()
+                return
+        self.attempted_hosts.append(node)
+        self.coordinator_host = node
+        self._coordinate(node)
+        if self._speculation is not None and not self.is_done:
+            self._plan_speculation(node)
+
+    def _fail_without_hosts(self) -> None:
+        from cassandra.cluster import NoHostAvailable
+
+        error = NoHostAvailable("Unable to complete the operation against any hosts", self._errors)
+        # The driver finds out on the caller's own thread; a callback added right after is called at once.
+        self._fail(error)
+
+    def _plan_speculation(self, node: Node) -> None:
+        if not hasattr(self, "_speculation_plan"):
+            keyspace = self.session.keyspace
+            self._speculation_plan = self._speculation.new_plan(keyspace, self.query) or NoSpeculativeExecutionPlan()
+        delay_s = self._speculation_plan.next_execution(node)
+        if delay_s >= 0:
+            self.session.server.clock.after(int(delay_s * NS_PER_SECOND), self._speculate)
+
+    def _speculate(self) -> None:
+        incarnation = self.session.incarnation
+        if self.is_done or (incarnation is not None and not incarnation.alive):
+            return
+        for node in self._plan_nodes:
+            if node.is_up:
+                self.attempted_hosts.append(node)
+                self._coordinate(node)
+                self._plan_speculation(node)
+                return
+
+    def _coordinate(self, node: Node) -> None:
+        """Let a node coordinate the request."""
+        server = self.session.server
+        request_ns = server.network.delay_ns(self.session.client, node.name)
+        if request_ns is None:
+            self.wait_in_vain()
+            return
+        attempt = Attempt(self, node)
+        plan = self.plan
+        try:
+            if self._refusal is not None:
+                raise self._refusal
+            if plan.__class__ is InsertPlan and plan.is_plain and self.full.__class__ is tuple:  # type: ignore[union-attr]
+                timestamp = plan.timestamp_of(self.full)  # type: ignore[union-attr]
+                if timestamp is None:
+                    timestamp = node.now_us(request_ns) if self.timestamp is None else self.timestamp
+                row = plan.row(self.full, timestamp, plan.ttl_of(self.full), node.now_s(request_ns))  # type: ignore[union-attr]
+                server.coordinator.write_one(attempt, request_ns, node, plan.table, row, self.consistency)  # type: ignore[union-attr]
+            else:
+                self._coordinate_other(attempt, node, request_ns)
+        except ServerRefusal as refusal:
+            attempt.answer(node, server.clock.now + request_ns, refusal.message, 0)
+
+    def _coordinate_other(self, attempt: Attempt, node: Node, request_ns: int) -> None:
+        server = self.session.server
+        plan = self.plan
+        coordinator = server.coordinator
+        if isinstance(plan, SelectPlan):
+            state = self._sent_paging_state
+            cursor = None if state is None else decode_cursor(plan.table, state)
+            coordinator.read(attempt, request_ns, node, plan, self.full, self.consistency, self.fetch_size, cursor)
+            return
+        if isinstance(plan, ModifyPlan):
+            if plan.is_conditional:
+                server.lightweight.execute(attempt, request_ns, node, plan, self.full, self.consistency, self.serial_consistency)
+                return
+            changes = [(plan.table, change) for change in self._changes(plan, self.full, node, request_ns, None)]
+            self._write(attempt, node, request_ns, changes, logged=False)
+            return
+        if isinstance(plan, BatchPlan):
+            changes = []
+            own = None if plan.timestamp_source < 0 else self.full[plan.timestamp_source]
+            for entry, places in plan.entries:
+                values = entry_values(self.full, places)
+                changes += [(entry.table, change) for change in self._changes(entry, values, node, request_ns, own)]
+            self._write(attempt, node, request_ns, _by_partition(changes), logged=plan.kind == "LOGGED")
+            return
+        statement = plan.statement  # type: ignore[union-attr]
+        attempt.answer_with(node, server.clock.now + request_ns, _change_schema, (statement,), 0)
+
+    def _changes(
+        self, plan: ModifyPlan, values: tuple[Any, ...], node: Node, request_ns: int, batch_timestamp: int | None
+    ) -> list[Change]:
+        timestamp = plan.timestamp_of(values)
+        if timestamp is not None and batch_timestamp is not None:
+            raise invalid("Timestamp must be set either on BATCH or individual statements")
+        if timestamp is None:
+            timestamp = batch_timestamp
+        if timestamp is None:
+            timestamp = node.now_us(request_ns) if self.timestamp is None else self.timestamp
+        return plan.changes(values, timestamp, node.now_s(request_ns))
+
+    def _write(self, attempt: Attempt, node: Node, request_ns: int, changes: list[Any], *, logged: bool) -> None:
+        coordinator = self.session.server.coordinator
+        if self.consistency in (ConsistencyLevel.SERIAL, ConsistencyLevel.LOCAL_SERIAL):
+            raise invalid("You must use conditional updates for serializable writes")
+        if len(changes) == 1:
+            table, change = changes[0]
+            coordinator.write_one(attempt, request_ns, node, table, change, self.consistency)
+        elif changes:
+            coordinator.write_batch(attempt, request_ns, node, changes, self.consistency, logged=logged)
+        else:
+            attempt.answer(node, self.session.server.clock.now + request_ns, None, 0)
+
+    # ---- the answer
+
+    def wait_in_vain(self) -> None:
+        """No answer will come in time: the driver gives up at its own time-out, if it has one."""
+        if self.deadline_ns is not None and not self._waiting:
+            self._waiting = True
+            self.session.server.clock.at(self.deadline_ns, self._give_up)
+
+    def _give_up(self) -> None:
+        if not self.is_done:
+            self._enter(self._on_timeout)
+
+    def _on_timeout(self) -> None:
+        if not self.is_done:
+            node = self.coordinator_host
+            errors = self._errors or {
+                str(node and node.name): "Client request timeout. See Session.execute[_async](timeout)"
+            }
+            self._fail(OperationTimedOut(errors, node))
+
+    def _enter(self, callback: Callable[..., object], *args: object) -> None:
+        incarnation = self.session.incarnation
+        if incarnation is None:
+            callback(*args)
+        elif incarnation.alive:
+            incarnation.enter(callback, *args)
+        else:
+            self._close()
+
+    def deliver_nothing(self) -> None:
+        """Success without rows."""
+        self._enter(self._succeed, None)
+
+    def deliver_page(self, page: Page) -> None:
+        """Rows."""
+        self._enter(self._take_page, page)
+
+    def deliver_error(self, error: Exception, node: Node) -> None:
+        """An error message of the server, or the loss of the connection."""
+        self._enter(self._handle_error, error, node)
+
+    def _take_page(self, page: Page) -> None:
+        if self.is_done:
+            return
+        plan = self.plan
+        assert isinstance(plan, (SelectPlan, ModifyPlan))
+        if isinstance(plan, SelectPlan):
+            self._col_names = plan.names
+            self._col_types = [output.type.driver for output in plan.outputs]
+            self._paging_state = None if page.cursor is None else encode_cursor(plan.table, page.cursor)
+        else:
+            self._col_names = page.names
+        self._succeed(make_rows(self.row_factory, self._col_names, page.rows))
+
+    def _succeed(self, result: Any) -> None:
+        if self.is_done:
+            return
+        self._close()
+        self._record("ok")
+        self._final_result = result
+        for fn, args, kwargs in tuple(self._callbacks):
+            fn(result, *args, **kwargs)
+
+    def _fail(self, error: Exception) -> None:
+        self._close()
+        self._record(type(error).__name__)
+        self._final_exception = error
+        for fn, args, kwargs in tuple(self._errbacks):
+            fn(error, *args, **kwargs)
+
+    def _close(self) -> None:
+        if not self.is_done:
+            self.is_done = True
+            self.session.server.operations_open -= 1
+
+    def _handle_error(self, error: Exception, node: Node) -> None:
+        """Ask the retry policy, as `ResponseFuture._set_result` of the driver does."""
+        if self.is_done:
+            return
+        policy = self._retry_policy
+        info = getattr(error, "info", None)
+        if isinstance(error, ReadTimeoutErrorMessage):
+            decision = policy.on_read_timeout(self.query, retry_num=self._retries, **info)
+        elif isinstance(error, WriteTimeoutErrorMessage):
+            decision = policy.on_write_timeout(self.query, retry_num=self._retries, **info)
+        elif isinstance(error, UnavailableErrorMessage):
+            decision = policy.on_unavailable(self.query, retry_num=self._retries, **info)
+        elif isinstance(error, (OverloadedErrorMessage, ServerError, ConnectionException)):
+            decision = policy.on_request_error(self.query, self.consistency, error=error, retry_num=self._retries)
+        else:
+            self._fail(_as_exception(error))
+            return
+        kind, consistency = decision
+        if kind in (RetryPolicy.RETRY, RetryPolicy.RETRY_NEXT_HOST):
+            self._retries += 1
+            if consistency is not None:
+                self.consistency = consistency
+            self._errors[node.name] = _as_exception(error)
+            self._send(node if kind == RetryPolicy.RETRY else None)
+        elif kind == RetryPolicy.RETHROW:
+            self._fail(_as_exception(error))
+        else:
+            self._succeed(None)
+
+    def _record(self, outcome: str) -> None:
+        server = self.session.server
+        emit = server.emit_cql
+        plan = self.plan
+        if emit is None or plan is None:
+            return
+        if isinstance(plan, (ModifyPlan, SelectPlan)):
+            self._record_one(emit, plan, self.full, outcome)
+        elif isinstance(plan, BatchPlan):
+            for entry, places in plan.entries:
+                self._record_one(emit, entry, entry_values(self.full, places), outcome)
+
+    def _record_one(self, emit: Any, plan: ModifyPlan | SelectPlan, full: tuple[Any, ...], outcome: str) -> None:
+        session = self.session
+        user, symbol, order = plan.trace_sources
+        timestamp = ttl = -1
+        if plan.__class__ is not SelectPlan:
+            place = plan.timestamp_source  # type: ignore[union-attr]
+            timestamp = full[place] if place >= 0 else self.timestamp if self.timestamp is not None else -1
+            place = plan.ttl_source  # type: ignore[union-attr]
+            ttl = full[place] if place >= 0 else -1
+        emit(
+            session.server.clock.now,
+            session.client,
+            plan.statement_id,
+            plan.table.name,
+            plan.operation,
+            _traced(full, user),
+            _traced(full, symbol),
+            _traced(full, order),
+            timestamp,
+            ttl,
+            ConsistencyLevel.value_to_name.get(self.consistency, "EACH_QUORUM"),
+            self.started_ns,
+            outcome,
+            self.replicas,
+        )
+
+
+def _traced(full: tuple[Any, ...], place: int) -> int:
+    if place < 0:
+        return -1
+    value = full[place]
+    return value if value.__class__ is int else -1
+
+
+def _as_exception(error: Exception) -> Exception:
+    convert = getattr(error, "to_exception", None)
+    return error if convert is None else convert()
+
+
+def _change_schema(attempt: Attempt, node: Node, statement: st.Statement) -> None:
+    session = attempt.future.session
+    try:
+        if isinstance(statement, st.Use):
+            session.server.catalog.keyspace(statement.keyspace)
+            session.keyspace = statement.keyspace
+        else:
+            session.server.change_schema(statement, session.keyspace)
+    except ServerRefusal as refusal:
+        attempt.future.deliver_error(refusal.message, node)
+    else:
+        attempt.future.deliver_nothing()
+
+
+def _by_partition(changes: list[tuple[Any, Change]]) -> list[tuple[Any, Change]]:
+    """Join a batch's changes of the same partition into one."""
+    grouped: dict[tuple[Any, Key], list[Change]] = {}
+    for table, change in changes:
+        grouped.setdefault((table, change.partition), []).append(change)
+    return [
+        (table, parts[0] if len(parts) == 1 else Together(key, tuple(parts))) for (table, key), parts in grouped.items()
+    ]
+
+
+@lru_cache(maxsize=512)
+def _row_class(names: tuple[str, ...]) -> type:
+    """The named tuple that the driver's factory makes for these columns, names cleaned its way; made once, not per page."""
+    rows = named_tuple_factory(names, [(None,) * len(names)])
+    return type(rows[0])
+
+
+def make_rows(factory: RowFactory, names: list[str] | None, rows: list[tuple[Any, ...]]) -> Any:
+    """Apply a row factory."""
+    if factory is named_tuple_factory:
+        return list(map(_row_class(tuple(names or ()))._make, rows))  # type: ignore[attr-defined]
+    return factory(names or (), rows)

@@ -1,0 +1,320 @@
+"""How a coordinator answers a SELECT from the data of the replicas it asked: merge, filter, limit, page.
+
+The replicas' versions of each row are joined row by row, in order, until the page is full, so the answer is that of an
+ideal coordinator that asks again whenever limits or filters on the replicas cut it short. Where versions differ, the digests
+would have differed: the differences are collected as changes for blocking read repair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from sim.cassandra.binding import Values
+from sim.cassandra.catalog import CLUSTERING, PARTITION, STATIC
+from sim.cassandra.plans import SelectPlan, COMPARE, partition_keys, slices
+from sim.cassandra.rows import NEVER, NO_DELETION, Cell, Row, RowWrite, live_cells, merge, same_facts
+from sim.cassandra.storage import (
+    EVERYTHING,
+    Change,
+    Key,
+    Partition,
+    PartitionDeletion,
+    Position,
+    RangeDeletion,
+    RowChange,
+    Slice,
+    TableStore,
+    token_of,
+)
+
+
+class Cursor(NamedTuple):
+    """Where the next page begins: after this row (no position: after the partition's static row), with what is left of LIMIT."""
+
+    partition: Key
+    position: Position | None
+    clustering: Key
+    remaining: int
+    in_partition: int
+
+
+class Repair(NamedTuple):
+    """A change that the replica of that place in the list lacks."""
+
+    replica: int
+    change: Change
+
+
+class Page(NamedTuple):
+    """One page of an answer."""
+
+    rows: list[tuple[Any, ...]]
+    cursor: Cursor | None
+    repairs: list[Repair]
+    names: list[str] | None = None
+    """Column names, where they are not the plan's (the answer of a lightweight transaction)."""
+
+
+def read_page(
+    plan: SelectPlan,
+    full: Values,
+    stores: Sequence[TableStore],
+    now_s: int,
+    page_size: int | None,
+    cursor: Cursor | None,
+) -> Page:
+    """Read from the stores of the replicas asked, as of `now_s`, at most `page_size` rows (None: all)."""
+    reader = _Reader(plan, full, stores, now_s)
+    return reader.page(page_size, cursor)
+
+
+class _Reader:
+    def __init__(self, plan: SelectPlan, full: Values, stores: Sequence[TableStore], now_s: int) -> None:
+        self.plan = plan
+        self.full = full
+        self.stores = stores
+        self.now_s = now_s
+        self.repairs: list[Repair] = []
+
+    def page(self, page_size: int | None, cursor: Cursor | None) -> Page:
+        plan = self.plan
+        limit = plan.limit_of(self.full, plan.limit_source, "LIMIT")
+        per_partition = plan.limit_of(self.full, plan.per_partition_source, "PER PARTITION LIMIT")
+        remaining = cursor.remaining if cursor is not None else (NEVER if limit is None else limit)
+        wanted = NEVER if page_size is None or plan.is_count else page_size
+        rows: list[tuple[Any, ...]] = []
+        counted = 0
+        pieces = slices(plan.table, plan.where, self.full)
+        if plan.is_reversed:
+            pieces.reverse()
+        seen_cursor = cursor is None
+        last: Cursor | None = None
+        for key in self._keys(cursor):
+            within = 0
+            after: Position | None = None
+            resumed = False
+            if not seen_cursor:
+                if cursor is not None and key == cursor.partition:
+                    within, after, resumed = cursor.in_partition, cursor.position, True
+                seen_cursor = True
+            if per_partition is not None and within >= per_partition:
+                continue
+            for position, clustering, row in self._rows(key, pieces, after, resumed):
+                if len(rows) >= wanted or remaining <= 0:
+                    return self._finish(rows, counted, last if remaining > 0 else None)
+                if plan.is_count:
+                    counted += 1
+                else:
+                    rows.append(row)
+                remaining -= 0 if plan.is_count else 1
+                within += 1
+                last = Cursor(key, position, clustering, remaining, within)
+                if per_partition is not None and within >= per_partition:
+                    break
+        return self._finish(rows, counted, None)
+
+    def _finish(self, rows: list[tuple[Any, ...]], counted: int, cursor: Cursor | None) -> Page:
+        plan = self.plan
+        if plan.is_count:
+            return Page([(counted,)], None, self.repairs)
+        if plan.convert:
+            rows = [_converted(row, plan.convert) for row in rows]
+        return Page(rows, cursor, self.repairs)
+
+    def _keys(self, cursor: Cursor | None) -> Iterator[Key]:
+        """The partition keys to visit, in order, from the cursor's on."""
+        plan = self.plan
+        if plan.where.partition:
+            keys = partition_keys(plan.table, plan.where, self.full)
+            start = 0 if cursor is None else keys.index(cursor.partition)
+            yield from keys[start:]
+            return
+        scans = [store.in_token_order() for store in self.stores]
+        if all(scan == scans[0] for scan in scans):
+            entries = scans[0]
+        else:
+            merged = {entry[2]: entry for scan in scans for entry in scan}
+            entries = sorted(merged.values(), key=lambda entry: entry[:2])
+        lower, upper = plan.where.token_lower, plan.where.token_upper
+        low = None if lower is None else self.full[lower.sources[0]]
+        high = None if upper is None else self.full[upper.sources[0]]
+        if cursor is not None:
+            raw = plan.table.routing_bytes(cursor.partition)
+            start_at = (token_of(raw), raw)
+        for token, raw, key in entries:
+            if cursor is not None and (token, raw) < start_at:
+                continue
+            if lower is not None and (token < low or (token == low and not lower.inclusive)):
+                continue
+            if upper is not None and (token > high or (token == high and not upper.inclusive)):
+                break
+            yield key
+
+    def _rows(
+        self, key: Key, pieces: list[Slice], after: Position | None, resumed: bool
+    ) -> Iterator[tuple[Position | None, Key, tuple[Any, ...]]]:
+        """The live rows of a partition, projected, in the order asked for; beginning after a position when resumed."""
+        plan = self.plan
+        now_s = self.now_s
+        partitions = [store.partitions.get(key) for store in self.stores]
+        if not any(partitions):
+            return
+        deleted = self._check_deletions(key, partitions)
+        first = partitions[0]
+        statics = self._statics(key, partitions) if plan.statics_matter else {}
+        if plan.is_distinct:
+            if not resumed and self._has_anything(partitions, statics):
+                yield None, (), self._project(key, (), {}, statics)
+            return
+        found_any = False
+        narrow = plan.where.clustering or plan.where.range_columns or plan.where.tuple_columns
+        alone = len(partitions) == 1
+        for piece in pieces:
+            for position in self._positions(partitions, piece):
+                if resumed and after is not None and (position >= after if plan.is_reversed else position <= after):
+                    continue
+                row = None if first is None else first.rows.get(position)
+                if not alone:
+                    for partition in partitions:
+                        if (None if partition is None else partition.rows.get(position)) is not row:
+                            row = self._reconciled(key, partitions, position)
+                            break
+                assert row is not None
+                gone = NO_DELETION if not deleted else max(p.gone_at(position) for p in partitions if p is not None)
+                if row.__class__ is RowWrite:
+                    # The hot case: one plain write, not deleted, not expired.
+                    if row.timestamp <= gone or row.expires_s <= now_s:  # type: ignore[union-attr]
+                        continue
+                    values = row.values  # type: ignore[union-attr]
+                    if not row.marked and not any(value is not None for value in values):  # type: ignore[union-attr]
+                        continue
+                    project = plan.projection(row.columns)  # type: ignore[arg-type]
+                    if project is not None:
+                        yield position, row.clustering, project(key + row.clustering + values)
+                        found_any = True
+                        continue
+                cells = live_cells(row, gone, now_s)
+                if cells is None:
+                    continue
+                found_any = True
+                if self._passes(key, row.clustering, cells, statics):
+                    yield position, row.clustering, self._project(key, row.clustering, cells, statics)
+        if statics and not found_any and not narrow and not resumed and self._passes(key, (), {}, statics):
+            yield None, (), self._project(key, (), {}, statics)
+
+    def _positions(self, partitions: list[Partition | None], piece: Slice) -> list[Position]:
+        lists = [partition.positions(piece) for partition in partitions if partition is not None]
+        positions = lists[0]
+        if any(other != positions for other in lists[1:]):
+            positions = sorted({position: None for each in lists for position in each})
+        return positions[::-1] if self.plan.is_reversed else positions
+
+    def _reconciled(self, key: Key, partitions: list[Partition | None], position: Position | None) -> Row | None:
+        """The join of the replicas' versions of a row; who lacks some of it is noted for repair."""
+        versions = [
+            None if p is None else (p.static if position is None else p.rows.get(position)) for p in partitions
+        ]
+        joined: Row | None = None
+        for version in versions:
+            if version is not None:
+                joined = version if joined is None else merge(joined, version)
+        if joined is None:
+            return None
+        for index, version in enumerate(versions):
+            if not same_facts(version, joined):
+                change: Change = joined if isinstance(joined, RowWrite) else RowChange(key, joined)
+                self.repairs.append(Repair(index, change))
+        return joined
+
+    def _check_deletions(self, key: Key, partitions: list[Partition | None]) -> bool:
+        """Whether anything larger than a row is deleted; who does not know it all is noted for repair."""
+        deletions = [None if p is None else p.deletion for p in partitions]
+        ranges = [[] if p is None else p.ranges for p in partitions]
+        if not any(deletions) and not any(ranges):
+            return False
+        last = max((deletion for deletion in deletions if deletion is not None), default=None)
+        known = {tombstone: None for each in ranges for tombstone in each}
+        for index, (deletion, mine) in enumerate(zip(deletions, ranges, strict=True)):
+            if deletion != last and last is not None:
+                self.repairs.append(Repair(index, PartitionDeletion(key, last)))
+            for tombstone in known:
+                if tombstone not in mine:
+                    self.repairs.append(Repair(index, RangeDeletion(key, tombstone)))
+        return True
+
+    def _statics(self, key: Key, partitions: list[Partition | None]) -> dict[str, Cell]:
+        row = self._reconciled(key, partitions, None)
+        if row is None:
+            return {}
+        gone = max(p.gone_at(None) for p in partitions if p is not None)
+        return live_cells(row, gone, self.now_s) or {}
+
+    def _has_anything(self, partitions: list[Partition | None], statics: dict[str, Cell]) -> bool:
+        if statics:
+            return True
+        for position in self._positions(partitions, EVERYTHING):
+            rows = [p.rows.get(position) for p in partitions if p is not None]
+            joined: Row | None = None
+            for row in rows:
+                if row is not None:
+                    joined = row if joined is None else merge(joined, row)
+            gone = max(p.gone_at(position) for p in partitions if p is not None)
+            if joined is not None and live_cells(joined, gone, self.now_s) is not None:
+                return True
+        return False
+
+    def _value(self, name: str, key: Key, clustering: Key, cells: dict[str, Cell], statics: dict[str, Cell]) -> Any:
+        table = self.plan.table
+        column = table.columns[name]
+        if column.kind == PARTITION:
+            return key[table.partition_key.index(column)]
+        if column.kind == CLUSTERING:
+            return clustering[table.clustering_key.index(column)] if clustering else None
+        cell = (statics if column.kind == STATIC else cells).get(name)
+        return None if cell is None else cell.value
+
+    def _passes(self, key: Key, clustering: Key, cells: dict[str, Cell], statics: dict[str, Cell]) -> bool:
+        for column, symbol, sources in self.plan.where.filters:
+            value = self._value(column.name, key, clustering, cells, statics)
+            wanted = [self.full[source] for source in sources]
+            if value is None or any(each is None for each in wanted):
+                return False
+            if symbol == "IN":
+                if value not in wanted:
+                    return False
+            else:
+                order = column.type.sort_key or (lambda it: it)
+                if not COMPARE[symbol](order(value), order(wanted[0])):
+                    return False
+        return True
+
+    def _project(
+        self, key: Key, clustering: Key, cells: dict[str, Cell], statics: dict[str, Cell]
+    ) -> tuple[Any, ...]:
+        result = []
+        for output in self.plan.outputs:
+            if output.kind in ("writetime", "ttl"):
+                kind = self.plan.table.columns[output.column].kind
+                cell = (statics if kind == STATIC else cells).get(output.column)
+                if cell is None:
+                    result.append(None)
+                elif output.kind == "writetime":
+                    result.append(cell.timestamp)
+                else:
+                    result.append(cell.deletion_s - self.now_s if cell.ttl else None)
+            elif output.kind == "token":
+                result.append(token_of(self.plan.table.routing_bytes(key)))
+            elif output.kind == "count":
+                result.append(None)
+            else:
+                result.append(self._value(output.column, key, clustering, cells, statics))
+        return tuple(result)
+
+
+def _converted(row: tuple[Any, ...], convert: tuple[tuple[int, Any], ...]) -> tuple[Any, ...]:
+    values = list(row)
+    for place, to_python in convert:
+        if values[place] is not None:
+            values[place] = to_python(values[place])
+    return tuple(values)
