@@ -334,39 +334,40 @@ class SimLoop(asyncio.AbstractEventLoop):
         now = clock.now
         callbacks_left = DRAIN_CALLBACKS_MAX
         try:
-            left_of_round = len(ready)
-            while left_of_round:
-                left_of_round -= 1
-                handle = popleft()
-                callback = handle._callback
-                if callback is not None:
-                    try:
-                        handle._context.run(callback, *handle._args)
-                    except KeyboardInterrupt:
-                        raise
-                    except BaseException as error:
-                        if handle.__class__ is Delivery:
-                            raise
-                        self._callback_failed(handle, error)
-                    if self._halted:
-                        return
+            while True:
+                # As asyncio does, queue the timers that are due before each round.
+                while queue and queue[0][0] <= now:
+                    timer = queue[0][3]
+                    if timer.__class__ is not LoopTimer or timer._loop is not self:
+                        break
+                    heappop(queue)
+                    if timer._callback is None:
+                        clock._cancelled -= 1
+                    else:
+                        timer._queued = False
+                        ready.append(timer)
+                left_of_round = len(ready)
                 if not left_of_round:
-                    # As asyncio does, queue the timers that are due now between two rounds.
-                    while queue and queue[0][0] <= now:
-                        timer = queue[0][3]
-                        if timer.__class__ is not LoopTimer or timer._loop is not self:  # type: ignore[attr-defined]
-                            break
-                        heappop(queue)
-                        if timer._callback is None:  # type: ignore[attr-defined]
-                            clock._cancelled -= 1
-                        else:
-                            timer._queued = False  # type: ignore[attr-defined]
-                            ready.append(timer)  # type: ignore[arg-type]
-                    left_of_round = len(ready)
-                    callbacks_left -= left_of_round
-                    if callbacks_left < 0 and ready:
-                        self._yield_to_the_world()
-                        return
+                    break
+                callbacks_left -= left_of_round
+                if callbacks_left < 0:
+                    self._yield_to_the_world()
+                    return
+                while left_of_round:
+                    left_of_round -= 1
+                    handle = popleft()
+                    callback = handle._callback
+                    if callback is not None:
+                        try:
+                            handle._context.run(callback, *handle._args)
+                        except KeyboardInterrupt:
+                            raise
+                        except BaseException as error:
+                            if handle.__class__ is Delivery:
+                                raise
+                            self._callback_failed(handle, error)
+                        if self._halted:
+                            return
             self._drains_in_a_row = 0
             self._awake = False
         finally:
