@@ -1,0 +1,250 @@
+"""The one adapter between asyncio and the driver's `session.execute_async` (design section 4.4.4).
+
+The driver calls back on a thread of its own. Here a callback only puts what arrived into an inbox and wakes the loop
+by `call_soon_threadsafe`, once for all that has arrived until the loop gets to it; everything else happens on the loop.
+
+What it guarantees:
+- no more than `max_in_flight` statements are with the driver; the others wait their turn, first come first served;
+- a statement ends once, whatever the driver calls afterwards. A cancelled caller is not called back, and a callback
+  that comes when the loop is closed does nothing;
+- every wait is bounded by `give_up_ms`, because the driver's own time-out is not enough: after the first page of a
+  result its timer is not started again, so a lost answer to a later page would be waited for without end.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from cassandra import OperationTimedOut
+
+Row = Sequence[object]
+"""One row of a result, columns in the order of the SELECT."""
+
+
+class PreparedStatement(Protocol):
+    """What `session.prepare` gives."""
+
+    consistency_level: int | None
+    is_idempotent: bool
+    fetch_size: object
+
+
+Statement = PreparedStatement | str
+
+
+class Response(Protocol):
+    """The part of cassandra.cluster.ResponseFuture that is used."""
+
+    @property
+    def has_more_pages(self) -> bool: ...
+    def start_fetching_next_page(self) -> None: ...
+    def add_callbacks(
+        self, callback: Callable[[list[Row] | None], None], errback: Callable[[Exception], None]
+    ) -> object: ...
+
+
+class Session(Protocol):
+    """The part of cassandra.cluster.Session that is used; the keyspace is set."""
+
+    def prepare(self, query: str) -> PreparedStatement: ...
+    def execute_async(self, query: Statement, parameters: Sequence[object] | None = None) -> Response: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A statement without a result, with its bound values; `about` says what is written, for messages."""
+
+    statement: PreparedStatement
+    parameters: Sequence[object]
+    about: str
+
+
+class _Group:
+    """Statements that one caller waits for together, through one future that counts them down."""
+
+    __slots__ = ("calls", "finished", "remaining")
+
+    def __init__(self, finished: "asyncio.Future[None]") -> None:
+        self.finished = finished
+        self.calls: list[_Call] = []
+        self.remaining = 0
+
+
+class _Call:
+    """One statement on its way. `rows` collects the pages of a result; None for a write."""
+
+    __slots__ = ("adapter", "error", "group", "is_done", "is_started", "parameters", "response", "rows", "statement")
+
+    def __init__(
+        self,
+        adapter: "CqlAdapter",
+        group: _Group,
+        statement: Statement,
+        parameters: Sequence[object],
+        rows: list[Row] | None,
+    ) -> None:
+        self.adapter = adapter
+        self.group = group
+        self.statement = statement
+        self.parameters = parameters
+        self.rows = rows
+        self.response: Response | None = None
+        self.error: Exception | None = None
+        self.is_started = False
+        self.is_done = False
+
+    # These two run on the driver's thread.
+    def on_page(self, page: list[Row] | None) -> None:
+        self.adapter._arrive(self, page, None)
+
+    def on_error(self, error: Exception) -> None:
+        self.adapter._arrive(self, None, error)
+
+
+class CqlAdapter:
+    """Executes statements for coroutines of one event loop. `give_up_ms` should exceed the driver's own time-out."""
+
+    def __init__(self, session: Session, *, max_in_flight: int = 256, give_up_ms: int = 30_000) -> None:
+        if max_in_flight < 1:
+            raise ValueError(f"max_in_flight must be at least 1, not {max_in_flight}")
+        self._session = session
+        self._max_in_flight = max_in_flight
+        self._give_up_s = give_up_ms / 1000
+        self._waiting: deque[_Call] = deque()
+        self._in_flight = 0
+        self._inbox: deque[tuple[_Call, list[Row] | None, Exception | None]] = deque()
+        self._is_woken = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Statements that the driver has and has not answered yet."""
+        return self._in_flight
+
+    def prepare(self, query: str) -> PreparedStatement:
+        """Prepare a statement. Blocks, as the driver does: for the start of a service only. Raises its errors."""
+        return self._session.prepare(query)
+
+    async def execute(self, statement: Statement, parameters: Sequence[object] = ()) -> list[Row]:
+        """Run one statement and return all rows of all pages. Raises the driver's exceptions."""
+        rows: list[Row] = []
+        group = self._group()
+        call = self._enqueue(group, statement, parameters, rows)
+        await self._finish(group)
+        group.calls.clear()  # no reference cycle is left for the collector
+        if call.error is not None:
+            raise call.error
+        return rows
+
+    async def execute_all(self, writes: Sequence[Write]) -> list[tuple[Write, Exception]]:
+        """Run writes concurrently, in no particular order; returns those that failed, each with its error."""
+        if not writes:
+            return []
+        group = self._group()
+        for write in writes:
+            self._enqueue(group, write.statement, write.parameters, None)
+        await self._finish(group)
+        calls, group.calls = group.calls, []
+        return [(write, call.error) for write, call in zip(writes, calls, strict=True) if call.error is not None]
+
+    # From here on: the loop's side.
+
+    def _group(self) -> _Group:
+        self._loop = asyncio.get_running_loop()
+        return _Group(self._loop.create_future())
+
+    def _enqueue(
+        self, group: _Group, statement: Statement, parameters: Sequence[object], rows: list[Row] | None
+    ) -> _Call:
+        call = _Call(self, group, statement, parameters, rows)
+        group.calls.append(call)
+        group.remaining += 1
+        self._waiting.append(call)
+        return call
+
+    async def _finish(self, group: _Group) -> None:
+        assert self._loop is not None
+        timer = self._loop.call_later(self._give_up_s, self._give_up, group)
+        try:
+            self._start_waiting()
+            await group.finished
+        finally:
+            timer.cancel()
+            for call in group.calls:
+                # Cancelled: what has not started never will; what has started keeps its slot until it is answered.
+                if not call.is_done and not call.is_started:
+                    call.is_done = True
+
+    def _start_waiting(self) -> None:
+        waiting = self._waiting
+        while waiting and self._in_flight < self._max_in_flight:
+            call = waiting.popleft()
+            if call.is_done:
+                continue
+            call.is_started = True
+            self._in_flight += 1
+            try:
+                call.response = response = self._session.execute_async(call.statement, call.parameters)
+                response.add_callbacks(call.on_page, call.on_error)
+            except Exception as error:
+                # The driver refuses some statements on the spot: a value of the wrong type, a session shut down.
+                self._end(call, error)
+
+    def _give_up(self, group: _Group) -> None:
+        for call in group.calls:
+            if not call.is_done:
+                error = OperationTimedOut({"driver": f"no answer within {self._give_up_s:g} s"})
+                if call.is_started:
+                    self._end(call, error)
+                else:
+                    self._conclude(call, error)
+        self._start_waiting()
+
+    def _end(self, call: _Call, error: Exception | None) -> None:
+        self._in_flight -= 1
+        self._conclude(call, error)
+
+    def _conclude(self, call: _Call, error: Exception | None) -> None:
+        call.is_done = True
+        call.error = error
+        call.response = None
+        group = call.group
+        group.remaining -= 1
+        if not group.remaining and not group.finished.done():
+            group.finished.set_result(None)
+
+    def _take_inbox(self) -> None:
+        # Cleared before the inbox is emptied: what arrives from now on either is seen below or wakes the loop again.
+        self._is_woken = False
+        inbox = self._inbox
+        while inbox:
+            call, page, error = inbox.popleft()
+            if call.is_done:
+                continue
+            if error is not None or call.rows is None:
+                self._end(call, error)
+                continue
+            if page is not None:
+                call.rows.extend(page)
+            response = call.response
+            if response is not None and response.has_more_pages:
+                try:
+                    response.start_fetching_next_page()
+                except Exception as refused:
+                    self._end(call, refused)
+            else:
+                self._end(call, None)
+        self._start_waiting()
+
+    # The driver's side.
+
+    def _arrive(self, call: _Call, page: list[Row] | None, error: Exception | None) -> None:
+        self._inbox.append((call, page, error))
+        if not self._is_woken:
+            self._is_woken = True
+            assert self._loop is not None
+            with suppress(RuntimeError):  # the loop is closed; nobody waits any more
+                self._loop.call_soon_threadsafe(self._take_inbox)

@@ -1,0 +1,217 @@
+"""A database, a log and a clock, each as small as the tests need: rows with write timestamps, lines, a number."""
+
+import asyncio
+import random
+import re
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from types import SimpleNamespace
+
+import pytest
+from cassandra import InvalidRequest
+
+from schema.symbols import Asset, Symbol, SymbolTable
+from schema.topics import Topology
+
+PRIMARY_KEYS = {
+    "active_orders": ("user_id", "symbol_id", "created_at", "order_id"),
+    "order_history": ("user_id", "symbol_id", "created_at", "order_id"),
+    "order_lookup": ("order_id",),
+    "user_trades": ("user_id", "symbol_id", "traded_at", "trade_id"),
+    "balance_ledger": ("user_id", "asset_id", "ledger_seq"),
+    "user_balances": ("user_id", "asset_id"),
+    "settlement_progress": ("topic", "partition_id"),
+    "schema_version": ("component", "version"),
+}
+
+
+class TableModel:
+    """Tables in which the highest write timestamp wins, as in Cassandra; a tie keeps the larger row."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, dict[tuple, tuple[int, dict[str, object], int | None]]] = {}
+
+    def insert(self, table: str, row: dict[str, object], timestamp: int, ttl: int | None) -> None:
+        assert all(value is not None for value in row.values()), f"null written to {table}: {row}"
+        key = tuple(row[name] for name in PRIMARY_KEYS[table])
+        rows = self.tables.setdefault(table, {})
+        new = (timestamp, row, ttl)
+        old = rows.get(key)
+        if old is None or (timestamp, repr(row)) >= (old[0], repr(old[1])):
+            rows[key] = new
+
+    def rows(self, table: str) -> list[dict[str, object]]:
+        return [row for _, row, _ in self.tables.get(table, {}).values()]
+
+
+class FakeSession:
+    """The driver's session over a TableModel. `fault(statement, parameters)` may return an error to answer with."""
+
+    def __init__(self) -> None:
+        self.model = TableModel()
+        self.known: set[str] = set()
+        self.executed: list[tuple[SimpleNamespace, tuple]] = []
+        self.fault: Callable[[str, Sequence[object]], Exception | None] = lambda statement, parameters: None
+        self.page_rows = 1000
+        self.held: list[FakeResponse] | None = None  # a list: answers wait in it until `release`
+
+    def prepare(self, query: str) -> SimpleNamespace:
+        table = re.search(r"(?:INTO|FROM) (\w+)", query)
+        assert table
+        if table[1] not in self.known:
+            raise InvalidRequest(f"unconfigured table {table[1]}")
+        return SimpleNamespace(query=query, consistency_level=None, is_idempotent=False, fetch_size=None)
+
+    def execute_async(self, statement: object, parameters: Sequence[object] = ()) -> "FakeResponse":
+        query = statement if isinstance(statement, str) else statement.query
+        self.executed.append((statement, tuple(parameters)))
+        response = FakeResponse(self, query, tuple(parameters))
+        if self.held is not None:
+            self.held.append(response)
+        else:
+            asyncio.get_running_loop().call_soon(response.answer)
+        return response
+
+    def release(self) -> None:
+        held, self.held = self.held or [], None
+        for response in held:
+            response.answer()
+
+    def run(self, query: str, parameters: tuple) -> list[tuple]:
+        created = re.match(r"CREATE TABLE IF NOT EXISTS (\w+)", query)
+        if created:
+            self.known.add(created[1])
+            return []
+        inserted = re.match(r"INSERT INTO (\w+) \((.*?)\) VALUES \(.*?\)(?: USING TIMESTAMP \?( AND TTL \?)?)?$", query)
+        if inserted:
+            names = inserted[2].split(", ")
+            rest = parameters[len(names) :]
+            row = dict(zip(names, parameters, strict=False))
+            assert len(rest) == (0 if "TIMESTAMP" not in query else 2 if inserted[3] else 1), query
+            self.model.insert(inserted[1], row, rest[0] if rest else 0, rest[1] if len(rest) == 2 else None)
+            return []
+        selected = re.match(r"SELECT (.*) FROM (\w+) WHERE (.*?)( LIMIT \?)?$", query)
+        assert selected, query
+        if parameters and selected[4]:
+            *parameters, limit = parameters
+        else:
+            limit = None
+        conditions = re.sub(r" AND \((\w+), (\w+)\) < \(\?, \?\)", r" AND \1|\2 < ?", selected[3]).split(" AND ")
+        values = list(parameters)
+
+        def matches(row: dict[str, object]) -> bool:
+            given = list(values)
+            for condition in conditions:
+                name, operator, _ = condition.split(" ")
+                if operator == "=":
+                    if row[name] != given.pop(0):
+                        return False
+                else:
+                    first, second = name.split("|")
+                    if not (row[first], row[second]) < (given.pop(0), given.pop(0)):
+                        return False
+            return True
+
+        found = [row for row in self.model.rows(selected[2]) if matches(row)]
+        clustering = PRIMARY_KEYS[selected[2]][2:]
+        found.sort(key=lambda row: tuple(-row[name] for name in clustering))
+        return [tuple(row[name] for name in selected[1].split(", ")) for row in found][:limit]
+
+
+class FakeResponse:
+    """A ResponseFuture: answers when told to, page by page; callbacks stay registered for later pages."""
+
+    def __init__(self, session: FakeSession, query: str, parameters: tuple) -> None:
+        self.session, self.query, self.parameters = session, query, parameters
+        self.callbacks: list[tuple[Callable, Callable]] = []
+        self.left: list[tuple] | None = None
+
+    def add_callbacks(self, callback: Callable, errback: Callable) -> None:
+        self.callbacks.append((callback, errback))
+
+    @property
+    def has_more_pages(self) -> bool:
+        return bool(self.left)
+
+    def start_fetching_next_page(self) -> None:
+        asyncio.get_running_loop().call_soon(self.answer)
+
+    def answer(self) -> None:
+        error = self.session.fault(self.query, self.parameters)
+        if error is not None:
+            for _, errback in self.callbacks:
+                errback(error)
+            return
+        if self.left is None:
+            self.left = self.session.run(self.query, self.parameters)
+        page, self.left = self.left[: self.session.page_rows], self.left[self.session.page_rows :]
+        for callback, _ in self.callbacks:
+            callback(page)
+
+
+class FakeClock:
+    def __init__(self, now_ns: int = 0) -> None:
+        self.time_ns = now_ns
+
+    def now_ns(self) -> int:
+        return self.time_ns
+
+
+class FakeLog:
+    """Keeps (level, event, fields)."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, dict[str, object]]] = []
+
+    def __getattr__(self, level: str) -> Callable[..., None]:
+        return lambda event, **fields: self.lines.append((level, event, fields))
+
+    def at(self, level: str) -> list[tuple[str, dict[str, object]]]:
+        return [(event, fields) for each, event, fields in self.lines if each == level]
+
+
+class FakeRandomness:
+    def __init__(self) -> None:
+        self._draw = random.Random(1)
+
+    def below(self, n: int) -> int:
+        return self._draw.randrange(n)
+
+
+@pytest.fixture
+def session() -> FakeSession:
+    return FakeSession()
+
+
+@pytest.fixture
+def table_model() -> type[TableModel]:
+    return TableModel
+
+
+@pytest.fixture
+def log() -> FakeLog:
+    return FakeLog()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def randomness() -> FakeRandomness:
+    return FakeRandomness()
+
+
+@pytest.fixture(scope="session")
+def topology() -> Topology:
+    btc, usd, eth = Asset(1, "BTC", 8), Asset(2, "USD", 4), Asset(3, "ETH", 8)
+    return Topology(
+        SymbolTable(
+            [
+                Symbol(1, "BTC-USD", btc, usd, Decimal("0.01"), Decimal("0.01"), 0),
+                Symbol(2, "ETH-USD", eth, usd, Decimal("0.01"), Decimal("0.01"), 1),
+            ]
+        ),
+        user_partitions=2,
+    )
