@@ -7,6 +7,7 @@ carries as `prev_hash`; hashes are kept as signed 64-bit integers, as a bigint c
 WireError with a reason and never anything else, whatever the bytes.
 """
 
+import struct
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -30,6 +31,7 @@ GENESIS_HASH: Final = 0
 
 _VERSION_BYTE: Final = bytes([WIRE_VERSION])
 _HASH_BYTES: Final = 8
+_signed_hash = struct.Struct(">q").unpack
 _encode = msgspec.msgpack.Encoder().encode
 
 T = TypeVar("T")
@@ -48,7 +50,7 @@ def seal(event: msgspec.Struct) -> tuple[bytes, int]:
     """Encode an event; returns the record value and its (signed) hash."""
     body = _VERSION_BYTE + _encode(event)
     digest = xxh3_64_digest(body)
-    return body + digest, int.from_bytes(digest, "big", signed=True)
+    return body + digest, _signed_hash(digest)[0]
 
 
 def encode(event: msgspec.Struct) -> bytes:
@@ -77,7 +79,7 @@ class Codec(Generic[T]):
         if xxh3_64_digest(body) != digest:
             raise WireError(f"{self.name}: the hash does not match the content")
         try:
-            return self._decode(body[1:]), int.from_bytes(digest, "big", signed=True)
+            return self._decode(body[1:]), _signed_hash(digest)[0]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise WireError(f"{self.name}: {error}") from None
 
