@@ -3,7 +3,7 @@
 The book knows prices, arrival and nothing else: it does not match, it is asked who is first. Three ideas make it fast
 in plain Python:
 
-* A level is a queue of orders in arrival order. An order that leaves is only marked (`is_live`), and its place in the
+* A level is a queue of orders in arrival order. An order that leaves is only marked (`has_left`), and its place in the
   queue is dropped when it comes to the front, or when half of the queue are such places. So leaving costs no search.
 * A side finds its best level by a heap of keys, where the smaller key is the better price: the price itself for sells,
   its negative for buys. An emptied level stays, to be filled again, until it comes to the top of the heap, or until
@@ -15,20 +15,24 @@ in plain Python:
 from collections import deque
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
+from typing import Final
 
 import msgspec
 
 from schema.codes import Side
-from schema.identifiers import OrderId, SymbolId, UserId
+from schema.identifiers import INT64_MAX, OrderId, SymbolId, UserId
 
-_SLACK = 32
+NO_LIMIT: Final = INT64_MAX
+"""The key that no price is beyond."""
+
+_SLACK: Final = 32
 """Dead places that are tolerated in any queue or heap, so that small ones are not tidied all the time."""
 
 
 class Order(msgspec.Struct, gc=False, array_like=True):
     """An order while it lives, or while it is being matched. The price of a resting order never changes.
 
-    Units as in schema.events.OrderState. `is_live` is true while the order stands in a book.
+    Units as in schema.events.OrderState. `has_left` marks the place of an order that was taken out of a book.
     """
 
     order_id: OrderId
@@ -45,7 +49,7 @@ class Order(msgspec.Struct, gc=False, array_like=True):
     filled_quote: int
     max_spend: int
     client_order_id: str
-    is_live: bool = False
+    has_left: bool = False
 
 
 class _Level:
@@ -59,12 +63,13 @@ class _Level:
 
 
 class BookSide:
-    """One side of a book. Iterating gives its live orders in priority."""
+    """One side of a book."""
 
-    __slots__ = ("_empty_levels", "_heap", "_levels", "_sign")
+    __slots__ = ("_empty_levels", "_heap", "_levels", "sign")
 
     def __init__(self, side: int) -> None:
-        self._sign = 1 if side else -1
+        # A price times the sign is its key: the smaller key is the better price for whoever meets this side.
+        self.sign = 1 if side == Side.SELL else -1
         self._levels: dict[int, _Level] = {}
         # The keys of `_levels`, each once.
         self._heap: list[int] = []
@@ -72,7 +77,7 @@ class BookSide:
 
     def add(self, order: Order) -> None:
         """Put an order behind all others of its price."""
-        key = order.price * self._sign
+        key = order.price * self.sign
         level = self._levels.get(key)
         if level is None:
             level = self._levels[key] = _Level()
@@ -81,12 +86,11 @@ class BookSide:
             self._empty_levels -= 1
         level.queue.append(order)
         level.live += 1
-        order.is_live = True
 
     def remove(self, order: Order) -> None:
         """Take a live order out, wherever it stands."""
-        order.is_live = False
-        level = self._levels[order.price * self._sign]
+        order.has_left = True
+        level = self._levels[order.price * self.sign]
         live = level.live = level.live - 1
         if not live:
             level.queue.clear()
@@ -94,17 +98,17 @@ class BookSide:
             if self._empty_levels > _SLACK and 2 * self._empty_levels > len(self._levels):
                 self._drop_empty_levels()
         elif len(level.queue) > 2 * live + _SLACK:
-            level.queue = deque([each for each in level.queue if each.is_live])
+            level.queue = deque([each for each in level.queue if not each.has_left])
 
-    def first(self) -> Order | None:
-        """The order with the highest priority, None when the side is empty."""
+    def first(self, limit: int = NO_LIMIT) -> Order | None:
+        """The order with the highest priority, None when there is none with a key up to `limit`."""
         heap = self._heap
-        while heap:
+        while heap and heap[0] <= limit:
             level = self._levels[heap[0]]
             if level.live:
                 queue = level.queue
                 order = queue[0]
-                while not order.is_live:
+                while order.has_left:
                     queue.popleft()
                     order = queue[0]
                 return order
@@ -112,8 +116,8 @@ class BookSide:
             self._empty_levels -= 1
         return None
 
-    def __iter__(self) -> Iterator[Order]:
-        """Live orders, best price first, oldest first. The side must not change while this goes on.
+    def within(self, limit: int = NO_LIMIT) -> Iterator[Order]:
+        """Live orders with a key up to `limit`, in priority. The side must not change while this goes on.
 
         Walks the heap best first and visits only what is asked for, so looking at the best few costs little in a deep
         book.
@@ -122,8 +126,10 @@ class BookSide:
         frontier = [(heap[0], 0)] if heap else []
         while frontier:
             key, place = heappop(frontier)
+            if key > limit:
+                return
             for order in self._levels[key].queue:
-                if order.is_live:
+                if not order.has_left:
                     yield order
             for child in range(2 * place + 1, min(2 * place + 3, len(heap))):
                 heappush(frontier, (heap[child], child))
@@ -141,13 +147,15 @@ class OrderBook:
     `orders` may be shared by several books, where ids must be unique across them.
     """
 
-    __slots__ = ("_sides", "asks", "bids", "orders")
+    __slots__ = ("_sides", "asks", "bids", "makers", "orders")
 
     def __init__(self, orders: dict[OrderId, Order] | None = None) -> None:
         self.orders = {} if orders is None else orders
         self.bids = BookSide(Side.BUY)
         self.asks = BookSide(Side.SELL)
         self._sides = (self.bids, self.asks)
+        # By the side of an incoming order: whom it meets.
+        self.makers = (self.asks, self.bids)
 
     def add(self, order: Order) -> None:
         """Let an order rest, behind all others of its side and price.
@@ -162,11 +170,7 @@ class OrderBook:
         del self.orders[order.order_id]
         self._sides[order.side].remove(order)
 
-    def opposite(self, side: int) -> BookSide:
-        """The side whose orders an incoming order of `side` meets."""
-        return self._sides[1 - side]
-
     def __iter__(self) -> Iterator[Order]:
         """Bids, then asks, each in priority."""
-        yield from self.bids
-        yield from self.asks
+        yield from self.bids.within()
+        yield from self.asks.within()

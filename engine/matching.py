@@ -35,17 +35,20 @@ What is decided here, beyond the words of the design:
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple, TypeVar
+from functools import lru_cache
+from typing import Final, NamedTuple, TypeVar
 
-from engine.book import Order, OrderBook
-from engine.matching_funds import Market, fund_entries
+import msgspec
+
+from engine import plain_codes as code
+from engine.book import NO_LIMIT, Order, OrderBook
+from engine.matching_funds import Entries, Market
 from engine.matching_snapshot import EngineState, SnapshotError, decode_state, encode_state
-from schema.codes import OrderStatus, OrderType, Reason, Side, TimeInForce, Verdict
 from schema.events import (
     CancelOrder,
     EngineOutput,
-    FundEntry,
     FundUpdate,
+    OrderCommand,
     OrderCompletion,
     OrderPlacement,
     OrderRejected,
@@ -57,20 +60,13 @@ from schema.events import (
     Trade,
     ValidatedOrder,
 )
-from schema.identifiers import OrderId, SymbolId, TradeId, UserId
+from schema.identifiers import NO_ORDER, OrderId, SymbolId, TradeId, UserId
 from schema.limits import MATCH_LIMIT
 from schema.topics import Topology
 from schema.wire import GENESIS_HASH, seal
 
-TRADE_IDS_PER_OUTPUT = 1024
+TRADE_IDS_PER_OUTPUT: Final = 1024
 """A trade's id is its output's sequence times this, plus its index: there are never more trades than MATCH_LIMIT."""
-
-# Events carry codes as plain integers, and these are compared where every order passes.
-_BUY, _SELL = int(Side.BUY), int(Side.SELL)
-_MARKET, _LIMIT = int(OrderType.MARKET), int(OrderType.LIMIT)
-_GTC, _FOK, _POST_ONLY = int(TimeInForce.GTC), int(TimeInForce.FOK), int(TimeInForce.POST_ONLY)
-_NEW, _PARTIALLY_FILLED = int(OrderStatus.NEW), int(OrderStatus.PARTIALLY_FILLED)
-_FILLED, _CANCELLED, _REJECTED = int(OrderStatus.FILLED), int(OrderStatus.CANCELLED), int(OrderStatus.REJECTED)
 
 _S = TypeVar("_S", bound=OrderState)
 
@@ -100,48 +96,31 @@ class AppliedInput(NamedTuple):
     hash: int
 
 
-class _Turn:
-    """What one input has done so far."""
+class _Effect(msgspec.Struct, frozen=True, gc=False):
+    """What one input does, but for its place in the chain. `met` has the entries of the makers' users, as first met."""
 
-    __slots__ = (
-        "completions",
-        "entries",
-        "output_seq",
-        "placements",
-        "reason",
-        "refusals",
-        "time_ns",
-        "touched",
-        "trades",
-        "updates",
-        "verdict",
-    )
+    verdict: int
+    reason: int = 0
+    placements: tuple[OrderPlacement, ...] = ()
+    updates: tuple[OrderUpdate, ...] = ()
+    completions: tuple[OrderCompletion, ...] = ()
+    refusals: tuple[OrderRejected, ...] = ()
+    trades: tuple[Trade, ...] = ()
+    entries: Entries = ()
+    met: dict[UserId, Entries] | None = None
 
-    def __init__(self, output_seq: int, time_ns: int) -> None:
-        self.output_seq = output_seq
-        self.time_ns = time_ns
-        self.placements: list[OrderPlacement] = []
+
+class _Fills:
+    """What a taker did to its makers, and why it was stopped (0: it was not)."""
+
+    __slots__ = ("completions", "met", "stopped", "trades", "updates")
+
+    def __init__(self) -> None:
+        self.trades: list[Trade] = []
         self.updates: list[OrderUpdate] = []
         self.completions: list[OrderCompletion] = []
-        self.refusals: list[OrderRejected] = []
-        self.trades: list[Trade] = []
-        # The submitter's entries; then those of every other user touched, in the order of first touch.
-        self.entries: list[FundEntry] = []
-        self.touched: dict[UserId, list[FundEntry]] = {}
-        self.verdict = 0
-        self.reason = 0
-
-    def refuse(self, order: Order, reason: int) -> None:
-        self.refusals.append(_state(OrderRejected, order, self.time_ns, _REJECTED, reason))
-
-    def update(self, order: Order) -> None:
-        order.revision += 1
-        status = _PARTIALLY_FILLED if order.filled_quantity else _NEW
-        self.updates.append(_state(OrderUpdate, order, self.time_ns, status, 0))
-
-    def complete(self, order: Order, status: int, reason: int) -> None:
-        order.revision += 1
-        self.completions.append(_state(OrderCompletion, order, self.time_ns, status, reason))
+        self.met: dict[UserId, Entries] = {}
+        self.stopped = 0
 
 
 class MatchingEngine:
@@ -157,7 +136,7 @@ class MatchingEngine:
         self.last_hash = GENESIS_HASH
         self.time_ns = 0
         self.next_input_offset = 0
-        self._topology = topology
+        self._user_partition = lru_cache(maxsize=100_000)(topology.user_partition)
         # Live orders of all symbols: an order id is unique in the partition.
         self._orders: dict[OrderId, Order] = {}
         self._markets: dict[SymbolId, Market] = {
@@ -183,43 +162,45 @@ class MatchingEngine:
         market = self._markets.get(command.symbol_id)
         if market is None:
             raise InvalidInputError(f"symbol {command.symbol_id} is not one of partition {self.partition}")
-        if isinstance(command, PlaceOrder | ReplaceOrder):
-            _require_possible(command)
+        if type(command) is PlaceOrder:
+            _require_possible(command, command.order_type, command.max_spend)
+        elif type(command) is ReplaceOrder:
+            _require_possible(command, code.LIMIT, 0)
 
         self._links_in[source] = expected
-        time_ns = max(self.time_ns, command.requested_at_ns)
-        turn = _Turn(self.output_seq + 1, time_ns)
-        if isinstance(command, PlaceOrder):
-            self._place(turn, market, command)
-        elif isinstance(command, CancelOrder):
-            self._cancel(turn, market, command)
-        elif isinstance(command, ReduceOrder):
-            self._reduce(turn, market, command)
+        self.output_seq += 1
+        if command.requested_at_ns > self.time_ns:
+            self.time_ns = command.requested_at_ns
+        # Exact types, because isinstance takes long to say no of a struct class.
+        if type(command) is PlaceOrder:
+            effect = self._place(market, command)
+        elif type(command) is CancelOrder:
+            effect = self._cancel(market, command)
+        elif type(command) is ReduceOrder:
+            effect = self._reduce(market, command)
         else:
-            self._replace(turn, market, command)
-
+            assert type(command) is ReplaceOrder
+            effect = self._replace(market, command)
         output = EngineOutput(
             self.partition,
-            turn.output_seq,
+            self.output_seq,
             self.last_hash,
             topic,
             partition,
             offset,
             order,
-            time_ns,
-            tuple(turn.placements),
-            tuple(turn.updates),
-            tuple(turn.completions),
-            tuple(turn.refusals),
-            tuple(turn.trades),
-            self._fund_updates(turn, command),
+            self.time_ns,
+            effect.placements,
+            effect.updates,
+            effect.completions,
+            effect.refusals,
+            effect.trades,
+            self._fund_updates(command, effect),
         )
-        value, output_hash = seal(output)
-        self.output_seq = turn.output_seq
-        self.last_hash = output_hash
-        self.time_ns = time_ns
+        value, self.last_hash = seal(output)
         self.next_input_offset = offset + 1
-        return AppliedInput(output, value, output_hash)
+        # A named tuple's own constructor is a Python function, three times as slow.
+        return tuple.__new__(AppliedInput, (output, value, self.last_hash))
 
     def open_orders(self) -> Iterator[Order]:
         """Every live order: symbols in id order, bids then asks, each in priority."""
@@ -260,20 +241,20 @@ class MatchingEngine:
                 raise SnapshotError(f"order {order.order_id}: symbol {order.symbol_id} is not one of this partition")
             if order.order_id in engine._orders:
                 raise SnapshotError(f"order {order.order_id} stands in it twice")
-            if order.side not in (_BUY, _SELL) or not 0 <= order.filled_quantity < order.quantity or order.price < 1:
+            if order.side not in (code.BUY, code.SELL) or not 0 <= order.filled_quantity < order.quantity:
                 raise SnapshotError(f"order {order.order_id} cannot be resting: {order}")
-            maker = market.book.opposite(order.side).first()
-            if maker is not None and _crosses(order, maker):
-                raise SnapshotError(f"orders {order.order_id} and {maker.order_id} rest although they cross")
+            makers = market.book.makers[order.side]
+            if makers.first(order.price * makers.sign) is not None:
+                raise SnapshotError(f"order {order.order_id} rests although it crosses the book")
             market.book.add(order)
         return engine
 
-    def _place(self, turn: _Turn, market: Market, command: PlaceOrder) -> None:
+    def _place(self, market: Market, command: PlaceOrder) -> _Effect:
         order = Order(
             command.order_id,
             command.user_id,
             command.symbol_id,
-            turn.time_ns,
+            self.time_ns,
             1,
             command.side,
             command.order_type,
@@ -285,46 +266,39 @@ class MatchingEngine:
             command.max_spend,
             command.request_id,
         )
-        reason = Reason.DUPLICATE_ORDER_ID if command.order_id in self._orders else 0
-        turn.reason = reason = reason or self._enter(turn, market, order)
-        if reason:
-            self._refuse(turn, market, order, reason)
-        turn.verdict = Verdict.REFUSED if reason else Verdict.PLACED
+        if command.order_id in self._orders:
+            return self._refuse(market, order, code.DUPLICATE_ORDER_ID)
+        return self._enter(market, order, code.PLACED)
 
-    def _cancel(self, turn: _Turn, market: Market, command: CancelOrder) -> None:
+    def _cancel(self, market: Market, command: CancelOrder) -> _Effect:
         order = self._live_order(command.order_id, command)
         if order is None:
-            turn.verdict, turn.reason = Verdict.TOO_LATE, Reason.NOT_LIVE
-            return
-        self._take_out(turn, market, order, Reason.CANCELLED_BY_USER)
-        turn.verdict = Verdict.CANCELLED
+            return _Effect(code.TOO_LATE, code.NOT_LIVE)
+        completion, entries = self._take_out(market, order, code.CANCELLED_BY_USER)
+        return _Effect(code.VERDICT_CANCELLED, completions=completion, entries=entries)
 
-    def _reduce(self, turn: _Turn, market: Market, command: ReduceOrder) -> None:
+    def _reduce(self, market: Market, command: ReduceOrder) -> _Effect:
         order = self._live_order(command.order_id, command)
         if order is None:
-            turn.verdict, turn.reason = Verdict.TOO_LATE, Reason.NOT_LIVE
-            return
+            return _Effect(code.TOO_LATE, code.NOT_LIVE)
         if command.quantity >= order.quantity:
-            turn.verdict, turn.reason = Verdict.INVALID, Reason.INVALID_REDUCTION
-            return
+            return _Effect(code.INVALID, code.INVALID_REDUCTION)
         if command.quantity <= order.filled_quantity:
-            self._take_out(turn, market, order, Reason.REDUCED)
-        else:
-            released = market.locked_by(order, order.quantity - command.quantity)
-            order.quantity = command.quantity
-            turn.update(order)
-            turn.entries += fund_entries(market, order, 0, 0, released)
-        turn.verdict = Verdict.REDUCED
+            completion, entries = self._take_out(market, order, code.REASON_REDUCED)
+            return _Effect(code.VERDICT_REDUCED, completions=completion, entries=entries)
+        entries = market.release(order, market.need(order, order.quantity - command.quantity))
+        order.quantity = command.quantity
+        return _Effect(code.VERDICT_REDUCED, updates=(_updated(order, self.time_ns),), entries=entries)
 
-    def _replace(self, turn: _Turn, market: Market, command: ReplaceOrder) -> None:
+    def _replace(self, market: Market, command: ReplaceOrder) -> _Effect:
         order = Order(
             command.order_id,
             command.user_id,
             command.symbol_id,
-            turn.time_ns,
+            self.time_ns,
             1,
             command.side,
-            _LIMIT,
+            code.LIMIT,
             command.time_in_force,
             command.price,
             command.quantity,
@@ -335,16 +309,15 @@ class MatchingEngine:
         )
         replaced = self._live_order(command.replaced_order_id, command)
         if replaced is None:
-            turn.verdict, turn.reason = Verdict.TOO_LATE, Reason.NOT_LIVE
-            self._refuse(turn, market, order, Reason.REPLACED_ORDER_NOT_LIVE)
-            return
-        # Looked up before the replaced order leaves: an id must not live a second time, not even its own.
-        reason = Reason.DUPLICATE_ORDER_ID if command.order_id in self._orders else 0
-        self._take_out(turn, market, replaced, Reason.REPLACED)
-        turn.reason = reason = reason or self._enter(turn, market, order)
-        if reason:
-            self._refuse(turn, market, order, reason)
-        turn.verdict = Verdict.REFUSED if reason else Verdict.REPLACED
+            refusal = _state(OrderRejected, order, self.time_ns, code.REJECTED, code.REPLACED_ORDER_NOT_LIVE)
+            entries = market.release(order, market.lock(order))
+            return _Effect(code.TOO_LATE, code.NOT_LIVE, refusals=(refusal,), entries=entries)
+        # Asked before the replaced order leaves: an id does not live a second time, not even its own.
+        is_duplicate = command.order_id in self._orders
+        completion, entries = self._take_out(market, replaced, code.REASON_REPLACED)
+        if is_duplicate:
+            return self._refuse(market, order, code.DUPLICATE_ORDER_ID, completion, entries)
+        return self._enter(market, order, code.VERDICT_REPLACED, completion, entries)
 
     def _live_order(self, order_id: OrderId, command: CancelOrder | ReduceOrder | ReplaceOrder) -> Order | None:
         order = self._orders.get(order_id)
@@ -352,123 +325,137 @@ class MatchingEngine:
             return None
         return order
 
-    def _take_out(self, turn: _Turn, market: Market, order: Order, reason: int) -> None:
+    def _take_out(self, market: Market, order: Order, reason: int) -> tuple[tuple[OrderCompletion], Entries]:
         """Complete a resting order as cancelled and release what it still locks."""
         market.book.remove(order)
-        turn.complete(order, _CANCELLED, reason)
-        turn.entries += fund_entries(
-            market, order, 0, 0, market.locked_by(order, order.quantity - order.filled_quantity)
+        released = market.release(order, market.need(order, order.quantity - order.filled_quantity))
+        return (_completed(order, self.time_ns, code.CANCELLED, reason),), released
+
+    def _refuse(
+        self,
+        market: Market,
+        order: Order,
+        reason: int,
+        completions: tuple[OrderCompletion, ...] = (),
+        entries: Entries = (),
+    ) -> _Effect:
+        refusal = _state(OrderRejected, order, self.time_ns, code.REJECTED, reason)
+        released = market.release(order, market.lock(order))
+        return _Effect(code.REFUSED, reason, completions=completions, refusals=(refusal,), entries=entries + released)
+
+    def _enter(
+        self,
+        market: Market,
+        order: Order,
+        verdict: int,
+        completions: tuple[OrderCompletion, ...] = (),
+        entries: Entries = (),
+    ) -> _Effect:
+        """Take or refuse a new order; `completions` and `entries` are what the input did before."""
+        time_ns = self.time_ns
+        makers = market.book.makers[order.side]
+        limit = NO_LIMIT if order.order_type == code.MARKET else order.price * makers.sign
+        time_in_force = order.time_in_force
+        meets = makers.first(limit) is not None
+        if time_in_force == code.POST_ONLY and meets:
+            return self._refuse(market, order, code.WOULD_CROSS, completions, entries)
+        if time_in_force == code.FOK and not _can_fill(market, order, limit):
+            return self._refuse(market, order, code.CANNOT_FILL, completions, entries)
+
+        placements = (_state(OrderPlacement, order, time_ns, code.NEW, 0),)
+        rests = order.order_type == code.LIMIT and time_in_force in (code.GTC, code.POST_ONLY)
+        if rests and not meets:
+            market.book.add(order)
+            return _Effect(verdict, 0, placements, (), completions, (), (), entries)
+
+        fills = _match(market, order, limit, self.output_seq, time_ns)
+        rest = order.quantity - order.filled_quantity
+        still_needed = 0
+        if not rest:
+            fills.completions.append(_completed(order, time_ns, code.FILLED, code.REASON_FILLED))
+        elif fills.stopped or not rests:
+            reason = fills.stopped or code.UNFILLED_REST
+            fills.completions.append(_completed(order, time_ns, code.CANCELLED, reason))
+        else:
+            fills.updates.append(_updated(order, time_ns))
+            still_needed = market.need(order, rest)
+            market.book.add(order)
+        return _Effect(
+            verdict,
+            0,
+            placements,
+            tuple(fills.updates),
+            completions + tuple(fills.completions),
+            (),
+            tuple(fills.trades),
+            entries + market.settle_taker(order, still_needed),
+            fills.met,
         )
 
-    def _refuse(self, turn: _Turn, market: Market, order: Order, reason: int) -> None:
-        turn.refuse(order, reason)
-        turn.entries += fund_entries(market, order, 0, 0, market.lock_of(order))
-
-    def _enter(self, turn: _Turn, market: Market, order: Order) -> int:
-        """Take a new order, or return the reason to refuse it."""
-        book = market.book
-        time_in_force = order.time_in_force
-        maker = book.opposite(order.side).first()
-        meets = maker is not None and _crosses(order, maker)
-        if time_in_force == _POST_ONLY and meets:
-            return Reason.WOULD_CROSS
-        if time_in_force == _FOK and not _can_fill(market, order):
-            return Reason.CANNOT_FILL
-        turn.placements.append(_state(OrderPlacement, order, turn.time_ns, _NEW, 0))
-        stopped = _match(turn, market, order) if meets else 0
-
-        rest = order.quantity - order.filled_quantity
-        if not rest:
-            still_locked = 0
-            turn.complete(order, _FILLED, Reason.FILLED)
-        elif stopped or order.order_type == _MARKET or time_in_force not in (_GTC, _POST_ONLY):
-            still_locked = 0
-            turn.complete(order, _CANCELLED, stopped or Reason.UNFILLED_REST)
-        else:
-            still_locked = market.locked_by(order, rest)
-            book.add(order)
-            if not order.filled_quantity:
-                return 0
-            turn.update(order)
-        # What was locked and neither paid nor needed any more: the rest of an order that ended, price improvement.
-        paid = market.paid(order, order.filled_quantity, order.filled_quote)
-        released = market.lock_of(order) - paid - still_locked
-        turn.entries += fund_entries(market, order, order.filled_quantity, order.filled_quote, released)
-        return 0
-
-    def _fund_updates(
-        self, turn: _Turn, command: PlaceOrder | CancelOrder | ReduceOrder | ReplaceOrder
-    ) -> tuple[FundUpdate, ...]:
+    def _fund_updates(self, command: OrderCommand, effect: _Effect) -> tuple[FundUpdate, ...]:
+        links = self._links_out
+        user_id = command.user_id
+        partition = self._user_partition(user_id)
+        link_seq = links[partition] = links.get(partition, 0) + 1
         submitter = FundUpdate(
             self.partition,
-            turn.output_seq,
-            self._next_link(command.user_id),
-            turn.time_ns,
-            command.user_id,
+            self.output_seq,
+            link_seq,
+            self.time_ns,
+            user_id,
             command.request_id,
-            int(turn.verdict),
-            int(turn.reason),
+            effect.verdict,
+            effect.reason,
             command.order_id,
-            tuple(turn.entries),
+            effect.entries,
         )
-        if not turn.touched:
+        if not effect.met:
             return (submitter,)
         updates = [submitter]
-        for user_id, entries in turn.touched.items():
-            link_seq = self._next_link(user_id)
+        for user_id, entries in effect.met.items():
+            partition = self._user_partition(user_id)
+            link_seq = links[partition] = links.get(partition, 0) + 1
             updates.append(
                 FundUpdate(
-                    self.partition,
-                    turn.output_seq,
-                    link_seq,
-                    turn.time_ns,
-                    user_id,
-                    "",
-                    0,
-                    0,
-                    OrderId(0),
-                    tuple(entries),
+                    self.partition, self.output_seq, link_seq, self.time_ns, user_id, "", 0, 0, NO_ORDER, entries
                 )
             )
         return tuple(updates)
 
-    def _next_link(self, user_id: UserId) -> int:
-        partition = self._topology.user_partition(user_id)
-        link_seq = self._links_out[partition] = self._links_out.get(partition, 0) + 1
-        return link_seq
 
-
-def _match(turn: _Turn, market: Market, taker: Order) -> int:
-    """Trade with makers in priority; returns why the taker was stopped, 0 when it was not."""
+def _match(market: Market, taker: Order, limit: int, output_seq: int, time_ns: int) -> _Fills:
+    """Trade with makers up to `limit`, in priority, until the taker is filled or stopped or there are no more."""
+    fills = _Fills()
     book = market.book
-    makers = book.opposite(taker.side)
+    makers = book.makers[taker.side]
     unit_atoms = market.tick_lot_atoms
-    spends = taker.order_type == _MARKET and taker.side == _BUY
-    for met in range(MATCH_LIMIT + 1):
-        rest = taker.quantity - taker.filled_quantity
-        maker = makers.first()
-        if not rest or maker is None or not _crosses(taker, maker):
-            return 0
+    spends = taker.order_type == code.MARKET and taker.side == code.BUY
+    rest = taker.quantity
+    while rest and (maker := makers.first(limit)) is not None:
         if maker.user_id == taker.user_id:
-            return Reason.SELF_TRADE
-        if met == MATCH_LIMIT:
-            return Reason.MATCH_LIMIT
+            fills.stopped = code.SELF_TRADE
+            break
+        if len(fills.trades) == MATCH_LIMIT:
+            fills.stopped = code.MATCH_LIMIT
+            break
         price = maker.price
         maker_rest = maker.quantity - maker.filled_quantity
         quantity = min(rest, maker_rest)
         if spends:
             quantity = min(quantity, (taker.max_spend - taker.filled_quote) // (price * unit_atoms))
             if not quantity:
-                return Reason.SPEND_LIMIT
+                fills.stopped = code.SPEND_LIMIT
+                break
 
         quote = price * quantity * unit_atoms
+        rest -= quantity
         taker.filled_quantity += quantity
         taker.filled_quote += quote
         maker.filled_quantity += quantity
         maker.filled_quote += quote
-        turn.trades.append(
+        fills.trades.append(
             Trade(
-                TradeId(turn.output_seq * TRADE_IDS_PER_OUTPUT + met),
+                TradeId(output_seq * TRADE_IDS_PER_OUTPUT + len(fills.trades)),
                 taker.symbol_id,
                 price,
                 quantity,
@@ -480,54 +467,58 @@ def _match(turn: _Turn, market: Market, taker: Order) -> int:
                 taker.user_id,
             )
         )
-        # A maker's lock is exactly what its fills cost, so it has nothing to release.
-        turn.touched.setdefault(maker.user_id, []).extend(fund_entries(market, maker, quantity, quote, 0))
-        if quantity == maker_rest:
-            book.remove(maker)
-            turn.complete(maker, _FILLED, Reason.FILLED)
-        else:
-            turn.update(maker)
-            return Reason.SPEND_LIMIT if quantity < rest else 0
-    raise AssertionError("a taker met more makers than the match limit")
+        # A maker's lock is exactly what its fills cost: it has nothing to release.
+        fills.met[maker.user_id] = fills.met.get(maker.user_id, ()) + market.settle(maker, quantity, quote)
+        if quantity < maker_rest:
+            fills.updates.append(_updated(maker, time_ns))
+            if rest:
+                fills.stopped = code.SPEND_LIMIT
+            break
+        book.remove(maker)
+        fills.completions.append(_completed(maker, time_ns, code.FILLED, code.REASON_FILLED))
+    return fills
 
 
-def _can_fill(market: Market, order: Order) -> bool:
+def _can_fill(market: Market, order: Order, limit: int) -> bool:
     """Whether matching would fill the order whole: counts as `_match` does, and changes nothing."""
     rest = order.quantity
     money = order.max_spend
-    spends = order.order_type == _MARKET and order.side == _BUY
-    for met, maker in enumerate(market.book.opposite(order.side)):
-        if met == MATCH_LIMIT or maker.user_id == order.user_id or not _crosses(order, maker):
+    spends = order.order_type == code.MARKET and order.side == code.BUY
+    for met, maker in enumerate(market.book.makers[order.side].within(limit)):
+        if met == MATCH_LIMIT or maker.user_id == order.user_id:
             return False
-        available = maker.quantity - maker.filled_quantity
-        quantity = min(rest, available)
+        quantity = min(rest, maker.quantity - maker.filled_quantity)
         if spends:
-            quantity = min(quantity, money // (maker.price * market.tick_lot_atoms))
-            money -= maker.price * quantity * market.tick_lot_atoms
+            cost = maker.price * quantity * market.tick_lot_atoms
+            if cost > money:
+                return False
+            money -= cost
         rest -= quantity
         if not rest:
             return True
-        if quantity < available:
-            return False
     return False
 
 
-def _crosses(taker: Order, maker: Order) -> bool:
-    """Whether the maker's price is within the taker's."""
-    if taker.order_type == _MARKET:
-        return True
-    return maker.price <= taker.price if taker.side == _BUY else maker.price >= taker.price
-
-
-def _require_possible(command: PlaceOrder | ReplaceOrder) -> None:
+def _require_possible(command: PlaceOrder | ReplaceOrder, order_type: int, max_spend: int) -> None:
     """Raise InvalidInputError for an order that the balance core must have rejected."""
-    possible = command.quantity >= 1 and command.side in (_BUY, _SELL) and _GTC <= command.time_in_force <= _POST_ONLY
-    if isinstance(command, ReplaceOrder) or command.order_type == _LIMIT:
-        possible = possible and command.price >= 1
-    else:
-        possible = possible and command.order_type == _MARKET and command.max_spend >= 0
-    if not possible:
+    is_possible = (
+        command.quantity > 0
+        and 0 <= command.side <= code.SELL
+        and 0 <= command.time_in_force <= code.POST_ONLY
+        and (command.price > 0 if order_type == code.LIMIT else order_type == code.MARKET and max_spend >= 0)
+    )
+    if not is_possible:
         raise InvalidInputError(f"order {command.order_id} cannot have been accepted: {command}")
+
+
+def _updated(order: Order, time_ns: int) -> OrderUpdate:
+    order.revision += 1
+    return _state(OrderUpdate, order, time_ns, code.PARTIALLY_FILLED if order.filled_quantity else code.NEW, 0)
+
+
+def _completed(order: Order, time_ns: int, status: int, reason: int) -> OrderCompletion:
+    order.revision += 1
+    return _state(OrderCompletion, order, time_ns, status, reason)
 
 
 def _state(kind: type[_S], order: Order, time_ns: int, status: int, reason: int) -> _S:
@@ -539,7 +530,7 @@ def _state(kind: type[_S], order: Order, time_ns: int, status: int, reason: int)
         time_ns,
         order.revision,
         status,
-        int(reason),
+        reason,
         order.side,
         order.order_type,
         order.time_in_force,

@@ -5,14 +5,12 @@ the base asset. A fill debits what was locked and credits the other asset. What 
 released: the rest of an order that ended, the cut of a reduced one, the price improvement of a fill.
 """
 
+from engine import plain_codes as code
 from engine.book import Order, OrderBook
-from schema.codes import EntryKind, OrderType, Side
 from schema.events import FundEntry
 from schema.symbols import Symbol
 
-_SELL = int(Side.SELL)
-_MARKET = int(OrderType.MARKET)
-_DEBIT, _CREDIT, _RELEASE = int(EntryKind.DEBIT), int(EntryKind.CREDIT), int(EntryKind.RELEASE)
+Entries = tuple[FundEntry, ...]
 
 
 class Market:
@@ -27,34 +25,42 @@ class Market:
         self.lot_atoms = symbol.lot_atoms
         self.tick_lot_atoms = symbol.tick_lot_atoms
 
-    def locked_by(self, order: Order, quantity: int) -> int:
-        """What `quantity` lots of a limit order, or of a sell, lock."""
-        return quantity * self.lot_atoms if order.side == _SELL else order.price * quantity * self.tick_lot_atoms
+    def need(self, order: Order, quantity: int) -> int:
+        """What `quantity` lots of a limit order or of a sell keep locked."""
+        if order.side == code.SELL:
+            return quantity * self.lot_atoms
+        return order.price * quantity * self.tick_lot_atoms
 
-    def lock_of(self, order: Order) -> int:
+    def lock(self, order: Order) -> int:
         """What was locked for the whole of a new order."""
-        if order.order_type == _MARKET and order.side != _SELL:
+        if order.order_type == code.MARKET and order.side == code.BUY:
             return order.max_spend
-        return self.locked_by(order, order.quantity)
+        return self.need(order, order.quantity)
 
-    def paid(self, order: Order, quantity: int, quote: int) -> int:
-        """What fills of `quantity` lots for `quote` atoms took of the order's lock."""
-        return quantity * self.lot_atoms if order.side == _SELL else quote
+    def release(self, order: Order, atoms: int) -> Entries:
+        """Give back `atoms` of an order's lock; nothing for 0."""
+        if not atoms:
+            return ()
+        asset_id = self.base_id if order.side == code.SELL else self.quote_id
+        return (FundEntry(order.order_id, asset_id, code.RELEASE, atoms, -atoms),)
 
+    def settle(self, order: Order, quantity: int, quote: int) -> Entries:
+        """The order's lock pays for a fill of `quantity` lots that cost `quote` atoms, and gets what it bought."""
+        order_id = order.order_id
+        base = quantity * self.lot_atoms
+        if order.side == code.SELL:
+            return (
+                FundEntry(order_id, self.base_id, code.DEBIT, 0, -base),
+                FundEntry(order_id, self.quote_id, code.CREDIT, quote, 0),
+            )
+        return (
+            FundEntry(order_id, self.quote_id, code.DEBIT, 0, -quote),
+            FundEntry(order_id, self.base_id, code.CREDIT, base, 0),
+        )
 
-def fund_entries(market: Market, order: Order, quantity: int, quote: int, released: int) -> list[FundEntry]:
-    """One order's entries: for fills of `quantity` lots at a cost of `quote` atoms, and for what is released."""
-    order_id = order.order_id
-    if order.side == _SELL:
-        locked_id, got_id = market.base_id, market.quote_id
-        paid, got = quantity * market.lot_atoms, quote
-    else:
-        locked_id, got_id = market.quote_id, market.base_id
-        paid, got = quote, quantity * market.lot_atoms
-    entries = []
-    if quantity:
-        entries.append(FundEntry(order_id, locked_id, _DEBIT, 0, -paid))
-        entries.append(FundEntry(order_id, got_id, _CREDIT, got, 0))
-    if released:
-        entries.append(FundEntry(order_id, locked_id, _RELEASE, released, -released))
-    return entries
+    def settle_taker(self, taker: Order, still_needed: int) -> Entries:
+        """All entries of a new order that traded or ended: fills, then what it locked too much."""
+        quantity, quote = taker.filled_quantity, taker.filled_quote
+        paid = quantity * self.lot_atoms if taker.side == code.SELL else quote
+        released = self.release(taker, self.lock(taker) - paid - still_needed)
+        return self.settle(taker, quantity, quote) + released if quantity else released
