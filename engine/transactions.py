@@ -1,0 +1,121 @@
+"""One partition's transactions, all or nothing, on aiokafka as it is (design 4.3.1 and 4.3.3).
+
+What aiokafka does that this module exists for:
+
+* `commit_transaction` commits although deliveries have failed. So every delivery is awaited and examined first.
+* A cancelled or timed-out commit goes on in the background, and its outcome is unknown. So every way out but a commit
+  that returned raises, and the caller throws the state away and reads the log.
+* Deliveries of an idempotent producer are retried for ever. So the whole transaction has a deadline: the coordinator
+  aborts it then in any case.
+* `stop` waits for what is buffered. So it has a deadline too; what is left running holds an old epoch and is fenced by
+  the next start.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
+
+from engine.ownership_settings import OwnershipSettings
+from engine.partition_core import Outgoing
+from schema.ports import KafkaClients, KafkaProducer, Log
+from schema.topics import MAX_RECORD_BYTES
+
+if TYPE_CHECKING:
+    from asyncio import Future
+
+    from aiokafka.structs import RecordMetadata, TopicPartition
+
+_PRODUCER_BATCH_BYTES: Final = 1024 * 1024
+"""A transaction's records for one partition travel in one request up to this size."""
+
+
+class TransactionFailedError(Exception):
+    """The transaction was aborted, or nobody knows: the state that it came from is not to be used any more."""
+
+
+class FencedError(Exception):
+    """Another producer has taken over the transactional id, or the coordinator ended it: this instance owns nothing."""
+
+
+class TransactionalWriter:
+    """The transactional producer of one owned partition; its epoch is the only fence (design 4.3.1)."""
+
+    def __init__(self, clients: KafkaClients, transactional_id: str, settings: OwnershipSettings, log: Log) -> None:
+        self._settings = settings
+        self._log = log
+        self._transactional_id = transactional_id
+        self._producer: KafkaProducer = clients.producer(
+            transactional_id=transactional_id,
+            transaction_timeout_ms=settings.transaction_timeout_ms,
+            request_timeout_ms=settings.request_timeout_ms,
+            retry_backoff_ms=settings.retry_backoff_ms,
+            acks="all",
+            max_batch_size=_PRODUCER_BATCH_BYTES,
+            max_request_size=MAX_RECORD_BYTES,
+        )
+
+    async def start(self) -> None:
+        """Take the transactional id: fence its last holder and end what that left open, before this returns."""
+        await self._producer.start()
+
+    async def write(
+        self, records: Sequence[Outgoing], offsets: "Mapping[TopicPartition, int]", group_id: str
+    ) -> "list[RecordMetadata]":
+        """Send records and the group's offsets in one transaction; returns where the records stand once committed.
+
+        Raises FencedError, or TransactionFailedError when it was not committed or the outcome is unknown, as it is when
+        this is cancelled. The writer is of no use after any of these but to be closed.
+        """
+        deliveries: list[Future[RecordMetadata]] = []
+        producer = self._producer
+        try:
+            async with asyncio.timeout(self._settings.transaction_timeout_ms / 1000):
+                await producer.begin_transaction()
+                for topic, partition, value in records:
+                    deliveries.append(await producer.send(topic, value, partition=partition))
+                await producer.send_offsets_to_transaction(offsets, group_id)
+                delivered = [await delivery for delivery in deliveries]
+                await producer.commit_transaction()
+                return delivered
+        except Exception as error:
+            # Whatever it was (aiokafka raises AssertionError too): a commit that returned is the only success there is.
+            if _is_fencing(error):
+                raise FencedError(f"{self._transactional_id} was fenced") from error
+            await self._abort()
+            raise TransactionFailedError(f"{self._transactional_id}: {error!r}") from error
+        finally:
+            for delivery in deliveries:
+                delivery.add_done_callback(_look_at)
+
+    async def _abort(self) -> None:
+        """Hasten the end of a transaction, so that readers need not wait for its time-out. It ends anyhow."""
+        try:
+            async with asyncio.timeout(self._settings.stop_timeout_ms / 1000):
+                await self._producer.abort_transaction()
+        except Exception as error:
+            self._log.info("transaction not aborted", transactional_id=self._transactional_id, reason=repr(error))
+
+    async def close(self) -> None:
+        """Close the producer. Does not raise, and does not wait for ever."""
+        try:
+            async with asyncio.timeout(self._settings.stop_timeout_ms / 1000):
+                await self._producer.stop()
+        except Exception as error:
+            self._log.warning("producer not closed", transactional_id=self._transactional_id, reason=repr(error))
+
+
+def _is_fencing(error: BaseException | None) -> bool:
+    """aiokafka may wrap what killed its sender, so the causes are looked at too."""
+    while error is not None:
+        if isinstance(error, ProducerFenced | InvalidProducerEpoch):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _look_at(delivery: "Future[RecordMetadata]") -> None:
+    """Nobody waits for this delivery any more; asyncio need not complain that its failure was not seen."""
+    if not delivery.cancelled():
+        delivery.exception()
