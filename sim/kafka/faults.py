@@ -1,0 +1,189 @@
+"""What can go wrong with the simulated Kafka, on demand (design 8). Times are instants of the run's clock in ns.
+
+Cut, slow and lossy links are the network's (`sim.network`): they act on every message between a client and a broker, and
+between brokers. A redelivery has no switch of its own: it is what follows from a rebalance, an eviction, a lost commit or a
+crash, as with the real thing.
+
+`struck` of the cluster counts operations that a fault really hit, by the name of the fault.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aiokafka.errors import KafkaConnectionError
+from aiokafka.structs import TopicPartition
+
+from sim.kafka.log import Batch, Record
+
+if TYPE_CHECKING:
+    from sim.kafka.cluster import KafkaCluster
+    from sim.kafka.transport import Call
+
+WRITES = frozenset(
+    (
+        "produce",
+        "add_partitions",
+        "add_offsets",
+        "commit_transaction_offsets",
+        "end_transaction",
+        "commit_offsets",
+        "init",
+    )
+)
+"""The requests, by the name of their handler, whose lost answer leaves the client in doubt."""
+
+FLIPPED = "flipped"
+GARBAGE = "garbage"
+
+
+class KafkaFaults:
+    """The faults of one cluster."""
+
+    def __init__(self, cluster: KafkaCluster) -> None:
+        self._cluster = cluster
+        self._stream = cluster.randomness.stream("kafka/faults")
+        self._answers_ppm = 0
+        self._commits_ppm = 0
+        self.alterations: dict[TopicPartition, list[str]] = {}
+        self.unclean_election = cluster.config.unclean_leader_election
+        self.markers_stalled_until_ns = 0
+
+    def heal(self) -> None:
+        """Take back every fault that lasts, and bring all brokers back: the beginning of the second phase of a run."""
+        self._answers_ppm = self._commits_ppm = 0
+        self.alterations.clear()
+        self.markers_stalled_until_ns = 0
+        for broker in self._cluster.broker_ids:
+            self._cluster.return_broker(broker)
+
+    # -- brokers and leaders
+
+    def crash_broker(self, broker: int) -> None:
+        """A broker's process dies; its disk stays. Leaders and coordinators move after the controller's time-out."""
+        if self._cluster.is_up(broker):
+            self._cluster.struck["broker-crash"] += 1
+            self._cluster.crash_broker(broker)
+
+    def return_broker(self, broker: int) -> None:
+        """The broker is started again and catches up."""
+        self._cluster.return_broker(broker)
+
+    def move_leader(self, topic: str, partition: int) -> bool:
+        """A clean change of leader to another in-sync replica; False when there is none."""
+        moved = self._cluster.move_leader(TopicPartition(topic, partition))
+        self._cluster.struck["leader-change"] += moved
+        return moved
+
+    def no_leader(self, topic: str, partition: int, until_ns: int) -> None:
+        """The partition has no leader until then (an election that does not end)."""
+        self._cluster.hold_leaderless(TopicPartition(topic, partition), until_ns)
+        self._cluster.struck["no-leader"] += 1
+
+    # -- answers and commits
+
+    def lose_answers(self, ppm: int) -> None:
+        """Each answer to a write is lost with this probability after the write; half of them break the connection too."""
+        self._answers_ppm = ppm
+
+    @property
+    def answers_are_lost(self) -> bool:
+        """Whether `lose_answers` is on."""
+        return self._answers_ppm > 0
+
+    def loses_answer(self, call: Call) -> bool:
+        """Whether this answer is lost. A broken connection is told to the client; otherwise it waits for its time-out."""
+        if call.request not in WRITES or not self._stream.chance_ppm(self._answers_ppm):
+            return False
+        self._cluster.struck["answer-lost"] += 1
+        if self._stream.below(2):
+            error = KafkaConnectionError(f"connection to node {call.broker} closed")
+            call.transport.incarnation.enter(call.finish, error, None)
+        return True
+
+    def lose_commits(self, ppm: int) -> None:
+        """Each offset commit is refused with this probability before anything is written (a retriable error)."""
+        self._commits_ppm = ppm
+
+    def refuses_commit(self) -> bool:
+        """Whether this offset commit is refused."""
+        if self._commits_ppm and self._stream.chance_ppm(self._commits_ppm):
+            self._cluster.struck["commit-refused"] += 1
+            return True
+        return False
+
+    # -- groups and transactions
+
+    def rebalance(self, group: str) -> bool:
+        """Make a group rebalance, as when its subscription changes; False when it has no members."""
+        forced = self._cluster.groups.force_rebalance(group)
+        self._cluster.struck["rebalance"] += forced
+        return forced
+
+    def evict(self, group: str, member: str | None = None) -> str | None:
+        """Throw a member (any, when none is named) out of its group while it is still running: a zombie. Its id."""
+        evicted = self._cluster.groups.evict(group, member)
+        self._cluster.struck["member-evicted"] += evicted is not None
+        return evicted
+
+    def move_group_coordinator(self, group: str) -> None:
+        """Another broker becomes the coordinator of a group."""
+        self._cluster.move_coordinator("group", group)
+        self._cluster.struck["group-coordinator-change"] += 1
+
+    def move_transaction_coordinator(self, transactional_id: str) -> bool:
+        """Another broker becomes the coordinator of a transactional id; True when a transaction was open."""
+        self._cluster.move_coordinator("transaction", transactional_id)
+        is_open = self._cluster.transactions.is_open(transactional_id)
+        self._cluster.struck["transaction-coordinator-change"] += is_open
+        return is_open
+
+    def time_out_transaction(self, transactional_id: str) -> bool:
+        """End a transaction as its time-out would: aborted, and its producer fenced. False when none is open."""
+        timed_out = self._cluster.transactions.time_out(transactional_id)
+        self._cluster.struck["transaction-timeout"] += timed_out
+        return timed_out
+
+    def stall_markers(self, until_ns: int) -> None:
+        """No transaction's markers are written until then: commits have returned, and nobody can read them."""
+        self.markers_stalled_until_ns = until_ns
+        self._cluster.struck["markers-stalled"] += 1
+
+    # -- breaking an assumption
+
+    def pass_retention(self, topic: str, partition: int, keep_records: int) -> int:
+        """Retention deletes all but the last records of a partition; returns how many went."""
+        log = self._cluster.partitions[TopicPartition(topic, partition)].log
+        gone = log.delete_before(log.high_watermark - keep_records)
+        self._cluster.struck["retention"] += gone > 0
+        return gone
+
+    def alter_next(self, topic: str, partition: int, how: str = FLIPPED) -> None:
+        """Alter a record of the next batch before its checksum is made: one bit FLIPPED, or GARBAGE instead of it."""
+        self.alterations.setdefault(TopicPartition(topic, partition), []).append(how)
+
+    def altered(self, tp: TopicPartition, batch: Batch) -> Batch:
+        """The batch as it is stored: a copy, with one record altered if that is on for its partition."""
+        stored = batch.copy()
+        pending = self.alterations.get(tp)
+        if not pending:
+            return stored
+        how = pending.pop(0)
+        if not pending:
+            del self.alterations[tp]
+        records = list(batch.records)
+        index = self._stream.below(len(records))
+        timestamp_ms, key, value, headers = records[index]
+        records[index] = self._spoil(how, timestamp_ms, key, value or b"\x00", headers)
+        stored.records = records
+        self._cluster.struck[f"record-{how}"] += 1
+        return stored
+
+    def _spoil(
+        self, how: str, timestamp_ms: int, key: bytes | None, value: bytes, headers: tuple[tuple[str, bytes], ...]
+    ) -> Record:
+        if how == GARBAGE:
+            return timestamp_ms, key, self._stream.token(len(value)), headers
+        spoiled = bytearray(value or b"\x00")
+        spoiled[self._stream.below(len(spoiled))] ^= 1 << self._stream.below(8)
+        return timestamp_ms, key, bytes(spoiled), headers

@@ -1,0 +1,806 @@
+"""The double of `aiokafka.AIOKafkaProducer`: same arguments, methods, exceptions and structs, and the same flaws.
+
+What production meets of the real client, and this one keeps:
+
+- records gather in one batch per partition; a full batch makes `send` wait until it has been taken; one request at a time
+  per broker, and a broker stays busy through the backoff of a retry;
+- an idempotent producer never gives a batch up for its age; one that failed for good leaves a hole in the sequence, so that
+  every later batch of that partition is refused with `OutOfOrderSequenceNumber` until the producer is made anew;
+- `commit_transaction` waits for every delivery and looks at none: it commits a transaction whose records failed;
+- cancelling `commit_transaction` or `abort_transaction` cancels the wait, not the commit;
+- `send_offsets_to_transaction` carries no member and no generation: the epoch is the only fence;
+- `stop` flushes, lets the request under way end, and does not end a transaction: it stays open until it times out;
+- a fenced producer is dead: what is pending fails with `ProducerFenced`, later `send` with `IllegalOperation`, later
+  `begin_transaction` with an AssertionError (an invalid transition of the real client's state machine);
+- a broken connection while looking for the transaction coordinator kills the sender (`KafkaError`).
+
+Not modelled: compression, `create_batch`/`send_batch`, security.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from asyncio import Future, Task
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+from aiokafka.errors import (
+    BrokerResponseError,
+    ConcurrentTransactions,
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    DuplicateSequenceNumber,
+    IllegalOperation,
+    InvalidProducerEpoch,
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    LeaderNotAvailableError,
+    MessageSizeTooLargeError,
+    NodeNotReadyError,
+    NotCoordinatorError,
+    OutOfOrderSequenceNumber,
+    ProducerClosed,
+    ProducerFenced,
+    RequestTimedOutError,
+    TransactionalIdAuthorizationFailed,
+    UnknownTopicOrPartitionError,
+)
+from aiokafka.partitioner import murmur2
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.structs import OffsetAndMetadata, RecordMetadata, TopicPartition
+from aiokafka.util import INTEGER_MAX_VALUE, commit_structure_validate
+
+from sim.kafka.broker import ACKS_ALL
+from sim.kafka.log import BATCH_OVERHEAD_BYTES, Batch, Record
+from sim.kafka.settings import UnsupportedSetting, refuse_unsupported
+from sim.kafka.transport import Metadata, Transport
+
+if TYPE_CHECKING:
+    from sim.hosts import Incarnation
+    from sim.kafka.cluster import KafkaCluster
+
+Serializer = Callable[[object], bytes]
+Partitioner = Callable[[bytes | None, list[int], list[int]], int]
+
+UNINITIALIZED = "UNINITIALIZED"
+READY = "READY"
+IN_TRANSACTION = "IN_TRANSACTION"
+COMMITTING = "COMMITTING_TRANSACTION"
+ABORTING = "ABORTING_TRANSACTION"
+FATAL_ERROR = "FATAL_ERROR"
+
+_ENTERED_FROM = {
+    READY: (UNINITIALIZED, COMMITTING, ABORTING),
+    IN_TRANSACTION: (READY,),
+    COMMITTING: (IN_TRANSACTION,),
+    ABORTING: (IN_TRANSACTION,),
+}
+
+_RECORD_BYTES = 12
+"""What a record takes in a batch beside its key, value and headers, about: lengths and deltas are varints."""
+_SURELY_FITS_BYTES = 4096
+_CONCURRENT_BACKOFF_S = 0.02
+
+
+class _Cancellable(Protocol):
+    def cancel(self) -> None: ...
+
+
+class _PendingBatch:
+    """A batch at the client: records with their futures, until delivered or failed."""
+
+    __slots__ = ("created_s", "drained", "done", "futures", "is_closed", "records", "size_bytes", "tp", "wire")
+
+    def __init__(self, tp: TopicPartition, created_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        self.tp = tp
+        self.created_s = created_s
+        self.records: list[Record] = []
+        self.futures: list[Future[RecordMetadata | None]] = []
+        self.size_bytes = BATCH_OVERHEAD_BYTES
+        self.is_closed = False
+        self.wire: Batch | None = None  # set when first taken: then the batch has its sequence
+        self.done: Future[None] = loop.create_future()
+        self.drained: Future[None] | None = None
+
+    def wake_drain(self, error: BaseException | None = None) -> None:
+        if self.drained is not None and not self.drained.done():
+            if error is None:
+                self.drained.set_result(None)
+            else:
+                self.drained.set_exception(copy.copy(error))
+        self.drained = None
+
+    def deliver(self, base_offset: int, log_start_offset: int) -> None:
+        tp = self.tp
+        topic, partition = tp
+        timestamp_ms = self.records[0][0]  # of the first record, for all: as the real client has it
+        offset = base_offset
+        for future in self.futures:
+            if not future.done():
+                future.set_result(RecordMetadata(topic, partition, tp, offset, timestamp_ms, 0, log_start_offset))
+            offset += 1
+        self.done.set_result(None)
+
+    def deliver_unacknowledged(self) -> None:
+        for future in self.futures:
+            if not future.done():
+                future.set_result(None)
+        self.done.set_result(None)
+
+    def fail(self, error: BaseException) -> None:
+        for future in self.futures:
+            if not future.done():
+                future.set_exception(copy.copy(error))
+        if not self.done.done():
+            self.done.set_result(None)
+        self.wake_drain(error)
+
+
+class Producer:
+    """A producer on one incarnation of a host; see the module for how it behaves."""
+
+    def __init__(
+        self,
+        cluster: KafkaCluster,
+        incarnation: Incarnation,
+        *,
+        bootstrap_servers: object = "localhost",
+        client_id: str | None = None,
+        metadata_max_age_ms: int = 300_000,
+        request_timeout_ms: int = 40_000,
+        acks: object = None,
+        key_serializer: Serializer | None = None,
+        value_serializer: Serializer | None = None,
+        max_batch_size: int = 16_384,
+        partitioner: Partitioner | None = None,
+        max_request_size: int = 1_048_576,
+        linger_ms: int = 0,
+        retry_backoff_ms: int = 100,
+        enable_idempotence: bool = False,
+        transactional_id: str | None = None,
+        transaction_timeout_ms: int = 60_000,
+        **unsupported: object,
+    ) -> None:
+        refuse_unsupported("AIOKafkaProducer", unsupported)
+        if acks not in (None, 0, 1, -1, "all"):
+            raise ValueError("Invalid ACKS parameter")
+        if transactional_id is not None:
+            enable_idempotence = True
+        else:
+            transaction_timeout_ms = INTEGER_MAX_VALUE
+        if enable_idempotence and acks not in (None, "all", -1):
+            raise ValueError(f"acks={acks} not supported if enable_idempotence=True")
+        self._acks = ACKS_ALL if acks in ("all", -1) or enable_idempotence else 0 if acks == 0 else 1
+        self.client_id = client_id or f"aiokafka-producer-{cluster.next_client_number()}"
+        self._cluster = cluster
+        self._wall = incarnation.host.wall
+        self._loop = incarnation.loop
+        self._transport = Transport(cluster, incarnation, request_timeout_ms)
+        self._metadata = Metadata(self._transport, retry_backoff_ms, metadata_max_age_ms)
+        self._key_serializer = key_serializer
+        self._value_serializer = value_serializer
+        self._partitioner = partitioner
+        self._max_batch_size = max_batch_size
+        self._max_request_size = max_request_size
+        self._request_timeout_s = request_timeout_ms / 1000
+        self._linger_s = linger_ms / 1000
+        self._backoff_s = retry_backoff_ms / 1000
+        self._is_idempotent = enable_idempotence
+        self._transactional_id = transactional_id
+        self._transaction_timeout_ms = transaction_timeout_ms
+        # Batches waiting to be sent, by partition in order of arrival; the last one takes new records.
+        self._batches: dict[TopicPartition, deque[_PendingBatch]] = {}
+        self._sent: dict[_PendingBatch, None] = {}
+        self._busy: dict[int, None] = {}
+        self._muted: dict[TopicPartition, None] = {}
+        self._sequences: dict[TopicPartition, int] = {}
+        self._producer_id = -1
+        self._epoch = -1
+        self._is_started = False
+        self._is_stopping = False
+        self._is_closed = False
+        self._pump_scheduled = False
+        self._linger_timer: _Cancellable | None = None
+        self._error: KafkaError | None = None
+        self._idle_waiters: list[Future[None]] = []
+        # The transaction
+        self._state = UNINITIALIZED
+        self._ended: Future[None] | None = None
+        self._to_add: dict[TopicPartition, None] = {}
+        self._added: dict[TopicPartition, None] = {}
+        self._group: str | None = None
+        self._offsets: deque[tuple[str, dict[TopicPartition, OffsetAndMetadata], Future[None]]] = deque()
+        self._request: Task[None] | None = None
+        self._coordinators: dict[str, int] = {}
+        self._pid_known: Future[None] = self._loop.create_future()
+
+    # -- life
+
+    async def start(self) -> None:
+        """Connect; with idempotence, also get a producer id, which fences older producers of the transactional id."""
+        if not await self._metadata.refresh():
+            raise KafkaConnectionError("Unable to bootstrap from any broker")
+        if self._is_idempotent:
+            await self._init_producer_id()
+        self._is_started = True
+        self._wake()
+
+    async def stop(self) -> None:
+        """Flush, wait for the request under way, close. An open transaction is left to its time-out."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._is_started and self._error is None:
+            await self.flush()
+            self._is_stopping = True
+            while (self._busy or self._request is not None) and self._error is None:
+                waiter: Future[None] = self._loop.create_future()
+                self._idle_waiters.append(waiter)
+                await waiter
+        self._is_stopping = True
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
+        self._transport.close()
+
+    async def flush(self) -> None:
+        """Wait until every batch there is now has been delivered or has failed."""
+        waiters = [batch.done for batches in self._batches.values() for batch in batches]
+        waiters += [batch.done for batch in self._sent]
+        if waiters:
+            await asyncio.wait(waiters)
+
+    async def partitions_for(self, topic: str) -> set[int]:
+        """The partitions of a topic."""
+        return set(range(await self._metadata.wait_for_topic(topic)))
+
+    async def __aenter__(self) -> Producer:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # -- sending
+
+    async def send(
+        self,
+        topic: str,
+        value: bytes | None = None,
+        key: bytes | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+        headers: Sequence[tuple[str, bytes]] | None = None,
+    ) -> Future[RecordMetadata]:
+        """Add a record to its partition's batch; the future tells where it was stored."""
+        assert not (value is None and key is None), "Need at least one: key or value"
+        count = self._metadata.partition_counts.get(topic)
+        if count is None:
+            count = await self._metadata.wait_for_topic(topic)
+        if self._transactional_id is not None and self._state != IN_TRANSACTION:
+            raise IllegalOperation("Can't send messages while not in transaction")
+        if self._key_serializer is not None:
+            key = self._key_serializer(key)
+        if self._value_serializer is not None:
+            value = self._value_serializer(value)
+        size = _RECORD_BYTES
+        if value is not None:
+            if not isinstance(value, bytes):
+                raise TypeError(f"Unsupported type for value: {type(value)}")
+            size += len(value)
+        if key is not None:
+            if not isinstance(key, bytes):
+                raise TypeError(f"Unsupported type for key: {type(key)}")
+            size += len(key)
+        if headers:
+            size += sum(len(name.encode()) + len(content or b"") + 4 for name, content in headers)
+        if size + _SURELY_FITS_BYTES > self._max_request_size:
+            self._refuse_too_large(key, value, headers)
+        if partition is None:
+            partition = self._choose_partition(topic, count, key)
+        else:
+            assert partition >= 0
+            assert partition < count, "Unrecognized partition"
+        tp = TopicPartition(topic, partition)
+        timeout_s = self._request_timeout_s
+        while True:
+            if self._is_closed:
+                raise ProducerClosed()
+            if self._error is not None:
+                raise copy.copy(self._error)
+            waiting = self._batches.get(tp)
+            if waiting:
+                batch = waiting[-1]
+                fits = not batch.is_closed and (batch.size_bytes + size <= self._max_batch_size or not batch.records)
+            else:
+                if self._transactional_id is not None:
+                    assert self._state == IN_TRANSACTION
+                    if tp not in self._added:
+                        self._to_add[tp] = None
+                batch = _PendingBatch(tp, self._loop.time(), self._loop)
+                self._batches[tp] = deque((batch,))
+                fits = True
+            if fits:
+                break
+            batch.is_closed = True
+            self._wake()
+            timeout_s = await self._wait_drained(batch, timeout_s)
+        if timestamp_ms is None:
+            timestamp_ms = self._wall.now_ns() // 1_000_000
+        future: Future[RecordMetadata] = self._loop.create_future()
+        batch.records.append((timestamp_ms, key, value, tuple(headers) if headers else ()))
+        batch.futures.append(future)
+        batch.size_bytes += size
+        if not self._pump_scheduled:
+            self._wake()
+        return future
+
+    async def send_and_wait(
+        self,
+        topic: str,
+        value: bytes | None = None,
+        key: bytes | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+        headers: Sequence[tuple[str, bytes]] | None = None,
+    ) -> RecordMetadata:
+        """Send a record and wait until it is stored."""
+        return await (await self.send(topic, value, key, partition, timestamp_ms, headers))
+
+    def create_batch(self) -> object:
+        """Not modelled."""
+        raise UnsupportedSetting("create_batch and send_batch are not modelled")
+
+    def _refuse_too_large(
+        self, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] | None
+    ) -> None:
+        size = DefaultRecordBatchBuilder.estimate_size_in_bytes(key, value, headers or [])
+        if size > self._max_request_size:
+            raise MessageSizeTooLargeError(
+                f"The message is {size} bytes when serialized which is larger than the maximum request size you have "
+                "configured with the max_request_size configuration"
+            )
+
+    def _choose_partition(self, topic: str, count: int, key: bytes | None) -> int:
+        numbers = list(range(count))
+        available = [n for n in numbers if self._metadata.leaders.get(TopicPartition(topic, n)) is not None]
+        if self._partitioner is not None:
+            return self._partitioner(key, numbers, available)
+        if key is None:
+            return self._cluster.client_stream.choice(available or numbers)
+        return (int(murmur2(key)) & 0x7FFFFFFF) % count
+
+    async def _wait_drained(self, batch: _PendingBatch, timeout_s: float) -> float:
+        started_s = self._loop.time()
+        if batch.drained is None:
+            batch.drained = self._loop.create_future()
+        drained = batch.drained
+        await asyncio.wait([drained], timeout=timeout_s)
+        if drained.done():
+            drained.result()
+        timeout_s -= self._loop.time() - started_s
+        if timeout_s <= 0:
+            raise KafkaTimeoutError()
+        return timeout_s
+
+    # -- transactions
+
+    async def begin_transaction(self) -> None:
+        """Begin a transaction; nothing is sent until there is something to add to it."""
+        self._ensure_transactional()
+        if self._producer_id < 0:
+            await asyncio.shield(self._pid_known)
+        self._enter(IN_TRANSACTION)
+        self._ended = self._loop.create_future()
+
+    async def commit_transaction(self) -> None:
+        """Commit once every delivery has ended, well or badly."""
+        self._ensure_transactional()
+        self._enter(COMMITTING)
+        await self._await_end()
+
+    async def abort_transaction(self) -> None:
+        """Abort once every delivery has ended."""
+        self._ensure_transactional()
+        self._enter(ABORTING)
+        await self._await_end()
+
+    def transaction(self) -> TransactionContext:
+        """A context that commits at its end, and aborts when an exception leaves it."""
+        return TransactionContext(self)
+
+    async def send_offsets_to_transaction(
+        self, offsets: Mapping[TopicPartition, int | OffsetAndMetadata], group_id: str
+    ) -> None:
+        """Commit a group's offsets with the transaction. Whoever owns the partitions now: nobody checks."""
+        self._ensure_transactional()
+        if self._state != IN_TRANSACTION:
+            raise IllegalOperation("Not in the middle of a transaction")
+        if not group_id or not isinstance(group_id, str):
+            raise ValueError(group_id)
+        stored: Future[None] = self._loop.create_future()
+        self._offsets.append((group_id, commit_structure_validate(offsets), stored))
+        self._wake()
+        await asyncio.shield(stored)
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether the sender has died; nothing can be sent any more. (Not part of aiokafka.)"""
+        return self._state == FATAL_ERROR
+
+    def _ensure_transactional(self) -> None:
+        if self._transactional_id is None:
+            raise IllegalOperation("You need to configure transaction_id to use transactions")
+
+    def _enter(self, state: str) -> None:
+        assert self._state in _ENTERED_FROM[state], f"Invalid state transition {self._state} -> {state}"
+        self._state = state
+        self._wake()
+
+    async def _await_end(self) -> None:
+        assert self._ended is not None
+        await asyncio.shield(self._ended)
+
+    def _complete_transaction(self) -> None:
+        self._enter(READY)
+        self._added.clear()
+        self._group = None
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+    # -- the sender
+
+    def _wake(self) -> None:
+        if not self._pump_scheduled and self._is_started:
+            self._pump_scheduled = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Send whatever can be sent now."""
+        self._pump_scheduled = False
+        if self._error is not None or self._is_stopping:
+            return
+        if self._transactional_id is not None and self._request is None:
+            self._start_transactional_request()
+        if not self._batches:
+            return
+        leaders = self._metadata.leaders
+        now_s = self._loop.time()
+        linger_left_s = 0.0
+        leader_unknown = False
+        requests: dict[int, list[_PendingBatch]] = {}
+        for tp in list(self._batches):
+            if tp in self._muted or tp in self._to_add:
+                continue
+            waiting = self._batches[tp]
+            leader = leaders.get(tp)
+            if leader is None:
+                leader_unknown = True
+                if not self._is_idempotent and now_s - waiting[0].created_s > self._request_timeout_s:
+                    self._take(tp).fail(LeaderNotAvailableError())
+                continue
+            if leader in self._busy:
+                continue
+            batch = waiting[0]
+            if self._linger_s and not batch.is_closed and batch.wire is None:
+                left_s = self._linger_s - (now_s - batch.created_s)
+                if left_s > 0:
+                    linger_left_s = min(linger_left_s or left_s, left_s)
+                    continue
+            requests.setdefault(leader, []).append(self._take(tp))
+        for leader, batches in requests.items():
+            self._produce(leader, batches)
+        if linger_left_s and self._linger_timer is None:
+            self._linger_timer = self._loop.call_later(linger_left_s, self._linger_over)
+        if leader_unknown:
+            self._refresh_and_wake()
+
+    def _linger_over(self) -> None:
+        self._linger_timer = None
+        self._wake()
+
+    def _refresh_and_wake(self) -> None:
+        refreshing = self._metadata.refresh()
+
+        def again(_done: Future[bool]) -> None:
+            # The real client spins on metadata here; a pause of one backoff keeps the number of requests sane.
+            if not self._is_stopping:
+                self._loop.call_later(self._backoff_s, self._wake)
+
+        refreshing.add_done_callback(again)
+
+    def _take(self, tp: TopicPartition) -> _PendingBatch:
+        waiting = self._batches[tp]
+        batch = waiting.popleft()
+        if not waiting:
+            del self._batches[tp]
+        batch.is_closed = True
+        if batch.wire is None:
+            sequence = -1
+            if self._is_idempotent:
+                sequence = self._sequences.get(tp, 0)
+                self._sequences[tp] = (sequence + len(batch.records)) % (1 << 31)
+            batch.wire = Batch(
+                batch.records,
+                batch.size_bytes,
+                self._producer_id,
+                self._epoch,
+                sequence,
+                self._transactional_id is not None,
+            )
+        batch.wake_drain()
+        self._sent[batch] = None
+        return batch
+
+    def _produce(self, leader: int, batches: list[_PendingBatch]) -> None:
+        self._busy[leader] = None
+        content: dict[TopicPartition, Batch] = {}
+        for batch in batches:
+            assert batch.wire is not None
+            content[batch.tp] = batch.wire
+            self._muted[batch.tp] = None
+
+        def on_reply(error: KafkaError | None, result: object) -> None:
+            self._produced(leader, batches, error, result)
+
+        arguments = (self._acks, self._transactional_id, content)
+        call = self._transport.call(leader, self._cluster.requests.produce, arguments, on_reply)
+        if self._acks == 0 and self._cluster.is_up(leader):
+            call.forget()
+            self._loop.call_soon(self._produced_unacknowledged, leader, batches)
+
+    def _produced_unacknowledged(self, leader: int, batches: list[_PendingBatch]) -> None:
+        for batch in batches:
+            del self._sent[batch]
+            batch.deliver_unacknowledged()
+        self._release(leader, batches, [])
+
+    def _produced(self, leader: int, batches: list[_PendingBatch], error: KafkaError | None, result: object) -> None:
+        again: list[_PendingBatch] = []
+        if error is not None:
+            if error.invalid_metadata:
+                self._metadata.refresh()
+            for batch in batches:
+                self._fail_or_retry(batch, error, again)
+        else:
+            assert isinstance(result, dict)
+            for batch in batches:
+                kind, base_offset, log_start_offset = result[batch.tp]
+                if kind is None or kind is DuplicateSequenceNumber:
+                    if self._sent.pop(batch, batch) is None:
+                        batch.deliver(base_offset, log_start_offset)
+                    continue
+                refusal: KafkaError = ProducerFenced() if kind is InvalidProducerEpoch else kind()
+                if kind.invalid_metadata:
+                    self._metadata.refresh()
+                self._fail_or_retry(batch, refusal, again)
+        if again:
+            # The broker stays busy and the partitions muted through the backoff, as in the real client.
+            self._loop.call_later(self._backoff_s, self._backoff_over, leader, batches, again)
+        else:
+            self._release(leader, batches, again)
+
+    def _fail_or_retry(self, batch: _PendingBatch, error: KafkaError, again: list[_PendingBatch]) -> None:
+        expired = not self._is_idempotent and self._loop.time() - batch.created_s > self._request_timeout_s
+        if error.retriable and not expired:
+            again.append(batch)
+        elif self._sent.pop(batch, batch) is None:
+            batch.fail(error)
+
+    def _backoff_over(self, leader: int, batches: list[_PendingBatch], again: list[_PendingBatch]) -> None:
+        pending = self._metadata.pending
+        if pending is not None:
+            pending.add_done_callback(lambda _done: self._release(leader, batches, again))
+        else:
+            self._release(leader, batches, again)
+
+    def _release(self, leader: int, batches: list[_PendingBatch], again: list[_PendingBatch]) -> None:
+        for batch in again:
+            if self._sent.pop(batch, batch) is None:
+                self._batches.setdefault(batch.tp, deque()).appendleft(batch)
+        self._busy.pop(leader, None)
+        for batch in batches:
+            self._muted.pop(batch.tp, None)
+        self._notify_idle()
+        self._wake()
+
+    def _notify_idle(self) -> None:
+        waiters, self._idle_waiters = self._idle_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _die(self, error: KafkaError) -> None:
+        """The sender has ended with an error: everything pending fails with it."""
+        self._error = error
+        for batches in self._batches.values():
+            for batch in batches:
+                batch.fail(error)
+        for batch in list(self._sent):
+            batch.fail(error)
+        self._batches.clear()
+        self._sent.clear()
+        self._state = FATAL_ERROR
+        self._to_add.clear()
+        self._added.clear()
+        self._group = None
+        for _, _, stored in self._offsets:
+            _fail_quietly(stored, error)
+        self._offsets.clear()
+        if self._ended is None or self._ended.done():
+            self._ended = self._loop.create_future()
+        _fail_quietly(self._ended, error)
+        self._notify_idle()
+
+    # -- requests to coordinators: one at a time, in the order of the real client
+
+    def _start_transactional_request(self) -> None:
+        if self._to_add:
+            request = self._add_partitions(list(self._to_add))
+        elif self._offsets and self._group is None:
+            request = self._add_group(self._offsets[0][0])
+        elif self._offsets:
+            request = self._commit_offsets(self._offsets[0][1], self._offsets[0][0])
+        elif self._state in (COMMITTING, ABORTING):
+            request = self._end_transaction(self._state == COMMITTING)
+        else:
+            return
+        self._request = self._loop.create_task(request)
+        self._request.add_done_callback(self._request_done)
+
+    def _request_done(self, request: Task[None]) -> None:
+        self._request = None
+        if not request.cancelled():
+            error = request.exception()
+            if error is not None:
+                known = (ProducerFenced, OutOfOrderSequenceNumber, TransactionalIdAuthorizationFailed)
+                if not isinstance(error, known):
+                    unexpected = KafkaError("Unexpected error during batch delivery")
+                    unexpected.__cause__ = error
+                    error = unexpected
+                self._die(error)
+        self._notify_idle()
+        self._wake()
+
+    async def _init_producer_id(self) -> None:
+        while self._producer_id < 0:
+            if self._transactional_id is not None:
+                node = await self._find_coordinator("transaction", self._transactional_id)
+            else:
+                node = self._metadata.random_broker()
+            handler = self._cluster.transactions.init
+            try:
+                answer = await self._transport.ask(node, handler, self._transactional_id, self._transaction_timeout_ms)
+            except KafkaError as error:
+                await self._handle(error, "transaction", (ConcurrentTransactions,))
+                await self._metadata.wait_refreshed(self._metadata.refresh())
+                continue
+            assert isinstance(answer, tuple)
+            self._producer_id, self._epoch = answer
+            self._pid_known.set_result(None)
+            if self._transactional_id is not None:
+                self._enter(READY)
+
+    async def _add_partitions(self, tps: list[TopicPartition]) -> None:
+        node = await self._find_coordinator("transaction", self._transactional_id or "")
+        handler = self._cluster.transactions.add_partitions
+        try:
+            await self._transport.ask(node, handler, self._transactional_id, self._producer_id, self._epoch, tps)
+        except ConcurrentTransactions:
+            # KAFKA-5477: the markers of the last transaction are not written yet.
+            await asyncio.sleep(self._backoff_s if self._added else _CONCURRENT_BACKOFF_S)
+            return
+        except KafkaError as error:
+            await self._handle(error, "transaction", (UnknownTopicOrPartitionError,))
+            return
+        for tp in tps:
+            self._to_add.pop(tp, None)
+            self._added[tp] = None
+
+    async def _add_group(self, group: str) -> None:
+        node = await self._find_coordinator("transaction", self._transactional_id or "")
+        handler = self._cluster.transactions.add_offsets
+        try:
+            await self._transport.ask(node, handler, self._transactional_id, self._producer_id, self._epoch, group)
+        except KafkaError as error:
+            await self._handle(error, "transaction", (ConcurrentTransactions,))
+            return
+        self._group = group
+
+    async def _commit_offsets(self, offsets: dict[TopicPartition, OffsetAndMetadata], group: str) -> None:
+        node = await self._find_coordinator("group", group)
+        handler = self._cluster.transactions.commit_transaction_offsets
+        arguments = (self._transactional_id, self._producer_id, self._epoch, group, offsets)
+        try:
+            await self._transport.ask(node, handler, *arguments)
+        except KafkaError as error:
+            await self._handle(error, "group", (UnknownTopicOrPartitionError,))
+            return
+        _, _, stored = self._offsets.popleft()
+        if not stored.done():
+            stored.set_result(None)
+
+    async def _end_transaction(self, commit: bool) -> None:
+        # Whether the deliveries went well is not looked at: the real client commits all the same.
+        for batches in self._batches.values():
+            for batch in batches:
+                batch.is_closed = True
+        self._wake()
+        await self.flush()
+        if not self._added and self._group is None:
+            self._complete_transaction()
+            return
+        node = await self._find_coordinator("transaction", self._transactional_id or "")
+        handler = self._cluster.transactions.end_transaction
+        try:
+            await self._transport.ask(node, handler, self._transactional_id, self._producer_id, self._epoch, commit)
+        except KafkaError as error:
+            await self._handle(error, "transaction", (ConcurrentTransactions,))
+            return
+        self._complete_transaction()
+
+    async def _handle(
+        self, error: KafkaError, coordinator: str, retried: tuple[type[BrokerResponseError], ...]
+    ) -> None:
+        """After a failed request: back off to try again, or raise what ends the sender."""
+        if isinstance(
+            error, NodeNotReadyError | RequestTimedOutError | CoordinatorNotAvailableError | NotCoordinatorError
+        ):
+            self._coordinators.pop(coordinator, None)
+        elif isinstance(error, InvalidProducerEpoch):
+            raise ProducerFenced()
+        elif not isinstance(error, (CoordinatorLoadInProgressError, *retried)) and isinstance(
+            error, BrokerResponseError
+        ):
+            raise error
+        await asyncio.sleep(self._backoff_s)
+
+    async def _find_coordinator(self, kind: str, key: str) -> int:
+        while kind not in self._coordinators:
+            try:
+                node = await self._transport.ask(
+                    self._metadata.random_broker(), self._cluster.find_coordinator, kind, key
+                )
+            except (CoordinatorNotAvailableError, NodeNotReadyError, RequestTimedOutError):
+                await self._metadata.wait_refreshed(self._metadata.refresh())
+                await asyncio.sleep(self._backoff_s)
+                continue
+            except KafkaError as error:
+                raise KafkaError(repr(error)) from error
+            assert isinstance(node, int)
+            if not self._cluster.is_up(node):  # the connection that confirms it cannot be made
+                await asyncio.sleep(self._backoff_s)
+                continue
+            self._coordinators[kind] = node
+        return self._coordinators[kind]
+
+
+class TransactionContext:
+    """What `Producer.transaction` gives."""
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+
+    async def __aenter__(self) -> TransactionContext:
+        await self._producer.begin_transaction()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            await self._producer.commit_transaction()
+        elif not self._producer.is_fenced:
+            await self._producer.abort_transaction()
+
+
+def _fail_quietly(future: Future[None], error: KafkaError) -> None:
+    """Set an exception that nobody may ever fetch."""
+    if not future.done():
+        future.set_exception(copy.copy(error))
+        future.exception()
