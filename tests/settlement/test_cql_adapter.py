@@ -78,7 +78,7 @@ def test_error_of_a_later_page_is_raised():
         response.has_more_pages = True
         response.call[0]([(1,)])
         await asyncio.sleep(0)
-        response.call[1](WriteTimeout("slow"))
+        response.call[1](WriteTimeout("slow", write_type=0))
         await task
 
     with pytest.raises(WriteTimeout):
@@ -110,7 +110,7 @@ def test_failed_writes_are_returned_with_their_errors_and_the_others_count_as_do
         task = asyncio.create_task(CqlAdapter(session).execute_all(writes("a", "refused", "c")))
         await asyncio.sleep(0)
         first, last = session.responses
-        first.call[1](WriteTimeout("slow"))
+        first.call[1](WriteTimeout("slow", write_type=0))
         last.call[0](None)
         return [(write.statement, type(error)) for write, error in await task]
 
@@ -144,7 +144,7 @@ def test_second_answer_to_one_statement_is_ignored():
         await asyncio.sleep(0)
         page, error = session.responses[0].call
         page([(1,)])
-        error(WriteTimeout("late"))
+        error(WriteTimeout("late", write_type=0))
         rows = await task
         page([(2,)])
         await asyncio.sleep(0)
