@@ -5,12 +5,13 @@
     clients = SimKafkaClients(cluster, incarnation)        # what a service is handed
     cluster.faults.crash_broker(2)                          # what can go wrong
 
-`log` and `partition` are what is stored and replicated; `broker`, `transactions` and `groups` answer requests; `cluster` holds
-it all together; `transport` carries requests; `producer`, `consumer` (with `subscription` and `membership`) and `admin` are
-the clients. Each module says what it leaves out.
+`log` and `partition` are what is stored and replicated; `broker`, `transactions` and `groups` answer requests;
+`cluster` holds it all together; `transport` carries requests; `producer`, `consumer` (with `subscription` and
+`membership`) and `admin` are the clients. Each module says what it leaves out.
 
-Not modelled at all: compaction, compression, quotas, security, followers as read replicas, idle connections, the consumer
-protocol of KIP-848, tiered storage; two leaders of one partition at a time (a leader is never cut off from the controller).
+Not modelled at all: compaction, compression, quotas, security, followers as read replicas, idle connections, the
+consumer protocol of KIP-848, tiered storage; two leaders of one partition at a time (a leader is never cut off from
+the controller).
 """
 
 from sim.kafka.clients import SimKafkaClients

@@ -1,12 +1,12 @@
 """What a broker does with the requests that reach it: produce, fetch, list offsets.
 
 A produce request covers several partitions of one leader and is answered once: at once for acks=1, when the slowest
-partition's in-sync replicas have everything for acks=all. In the undisturbed case that is one event for the whole request,
-which also moves the high watermarks and wakes the fetches that wait for them.
+partition's in-sync replicas have everything for acks=all. In the undisturbed case that is one event for the whole
+request, which also moves the high watermarks and wakes the fetches that wait for them.
 
-A fetch that finds nothing is parked, and woken by the first partition that has something for it. The real server would
-answer it empty after fetch_max_wait_ms and be asked again; here it stays parked, and the client asks for the empty
-answer (`expire`) only when it would matter, because it wants to fetch something else from this broker.
+A fetch that finds nothing is parked, and woken by the first partition that has something for it. The real server
+would answer it empty after fetch_max_wait_ms and be asked again; here it stays parked, and the client asks for the
+empty answer (`expire`) only when it would matter, because it wants to fetch something else from this broker.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import xxhash
 from aiokafka.errors import (
-    BrokerResponseError,
     InvalidTxnState,
     MessageSizeTooLargeError,
     NotEnoughReplicasAfterAppendError,
@@ -27,14 +26,13 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import TopicPartition
 
-from sim.kafka.log import DATA, Batch
+from sim.kafka.log import DATA, Batch, ErrorType
 from sim.kafka.partition import Partition
 
 if TYPE_CHECKING:
     from sim.kafka.cluster import KafkaCluster
     from sim.kafka.transport import Call
 
-ErrorType = type[BrokerResponseError]
 Produced = dict[TopicPartition, tuple[ErrorType | None, int, int]]
 """The answer to a produce request: for each partition an error, or the batch's base offset and the log's start."""
 Fetched = list[tuple[TopicPartition, int, ErrorType | None, int, int, list[Batch]]]
@@ -148,28 +146,27 @@ class BrokerRequests:
     def _refusal(
         self, call: Call, partition: Partition | None, acks: int, transactional_id: str | None, batch: Batch
     ) -> ErrorType | None:
+        refusal: ErrorType | None = None
         if partition is None:
-            return UnknownTopicOrPartitionError
-        if partition.leader != call.broker:
-            return NotLeaderForPartitionError
-        if batch.size_bytes > self._cluster.config.message_max_bytes:
-            return MessageSizeTooLargeError
-        if acks == ACKS_ALL and len(partition.in_sync) < self._cluster.config.min_insync_replicas:
-            return NotEnoughReplicasError
-        if batch.producer_id < 0 or partition.log.find_repeated(batch) is not None:
-            return None
-        refusal = partition.log.refusal(batch)
-        if refusal is not None:
-            return refusal
-        if (
-            transactional_id is not None
-            and not partition.log.has_open_transaction(batch.producer_id)
-            and not self._cluster.transactions.is_writing(transactional_id, batch, partition.tp)
-        ):
-            # The leader asks the coordinator before it lets a transaction begin in its log (KIP-890), so that a
-            # late request cannot open one that nobody will end.
-            return InvalidTxnState
-        return None
+            refusal = UnknownTopicOrPartitionError
+        elif partition.leader != call.broker:
+            refusal = NotLeaderForPartitionError
+        elif batch.size_bytes > self._cluster.config.message_max_bytes:
+            refusal = MessageSizeTooLargeError
+        elif acks == ACKS_ALL and len(partition.in_sync) < self._cluster.config.min_insync_replicas:
+            refusal = NotEnoughReplicasError
+        elif batch.producer_id >= 0 and partition.log.find_repeated(batch) is None:
+            refusal = partition.log.refusal(batch)
+            if (
+                refusal is None
+                and transactional_id is not None
+                and not partition.log.has_open_transaction(batch.producer_id)
+                and not self._cluster.transactions.is_writing(transactional_id, batch, partition.tp)
+            ):
+                # The leader asks the coordinator before it lets a transaction begin in its log (KIP-890), so that a
+                # late request cannot open one that nobody will end.
+                refusal = InvalidTxnState
+        return refusal
 
     def _replicated(self, advances: list[tuple[Partition, int, int]], waiting: ProduceCall | None) -> None:
         for partition, epoch, end in advances:
@@ -189,7 +186,10 @@ class BrokerRequests:
             waiting.call.answer(waiting.results)
 
     def append_marker(self, partition: Partition, marker: Batch) -> int | None:
-        """Append the marker of a transaction's end at the leader; return when it is replicated, None when it will be seen."""
+        """Append the marker of a transaction's end at the leader.
+
+        Return when it is replicated, None when it will be seen.
+        """
         now = self._clock.now
         partition.log.append(marker, now)
         at_ns = partition.replicate(now, self._network)
@@ -330,7 +330,10 @@ class BrokerRequests:
     # -- offsets
 
     def list_offsets(self, call: Call, wanted: dict[TopicPartition, int], read_committed: bool) -> None:
-        """For each partition the offset at a time in ms, or at EARLIEST or LATEST, as (offset, timestamp); -1 for none."""
+        """For each partition the offset at a time in ms, or at EARLIEST or LATEST, as (offset, timestamp).
+
+        -1 for none.
+        """
         found: dict[TopicPartition, tuple[int, int]] = {}
         for tp, time_ms in wanted.items():
             partition = self._partitions.get(tp)

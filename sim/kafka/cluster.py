@@ -1,8 +1,8 @@
 """The simulated Kafka cluster: brokers, topics, who leads and who coordinates (design 1.3, 5).
 
-Brokers are plain callbacks on the run's clock. A controller that never fails sees a broker die, waits for its session to
-time out and then elects leaders and moves coordinators. Metadata that a broker hands out is current; what a client remembers
-of it may be stale.
+Brokers are plain callbacks on the run's clock. A controller that never fails sees a broker die, waits for its session
+to time out and then elects leaders and moves coordinators. Metadata that a broker hands out is current; what a client
+remembers of it may be stale.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CommittedRecord = tuple[int, int, int, int, int, bytes | None, bytes | None]
 
 
 class _Seat:
-    """Where a group or transactional id is coordinated: the broker, and from when on it has loaded what it must know."""
+    """Which broker coordinates a group or transactional id, and from when on it has loaded what it must know."""
 
     __slots__ = ("broker", "ready_ns")
 
@@ -334,7 +334,10 @@ class KafkaCluster:
     # -- coordinators
 
     def coordinator(self, kind: str, key: str) -> int | None:
-        """The broker that coordinates a group or transactional id (`kind` "group" or "transaction"); None while none does."""
+        """The broker that coordinates a group or transactional id (`kind` "group" or "transaction").
+
+        None while none does.
+        """
         seat = self._seats.get((kind, key))
         if seat is None:
             broker = self.broker_ids[zlib.crc32(f"{kind}/{key}".encode()) % len(self.broker_ids)]

@@ -1,4 +1,5 @@
-"""The settings of the simulated brokers, named after Kafka's own where they have one. Times are in the unit of the name."""
+"""The settings of the simulated brokers, named after Kafka's own where they have one. Times are in the unit of the
+name."""
 
 from __future__ import annotations
 
@@ -7,7 +8,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class KafkaConfig:
-    """How the simulated cluster is set up. The defaults are Kafka's, but for three that make runs shorter; these say so."""
+    """How the simulated cluster is set up. The defaults are Kafka's, but for three that make runs shorter.
+
+    These say so.
+    """
 
     brokers: tuple[str, ...] = ("kafka-1", "kafka-2", "kafka-3")
     """The brokers' names on the network. A broker's node id is its place in here, from 1."""
@@ -25,9 +29,9 @@ class KafkaConfig:
     """How long a broker that became a coordinator answers that it is still loading."""
     transaction_max_timeout_ms: int = 900_000
     transaction_cleanup_interval_ms: int = 10_000
-    """Transactions past their time-out are looked for this often (transaction.abort.timed.out...cleanup.interval.ms)."""
+    """Transactions past their time-out are looked for this often."""
     marker_delay_ns: tuple[int, int] = field(default=(200_000, 3_000_000))
-    """From the decision to end a transaction until the request with its markers leaves the coordinator: least and most."""
+    """From the decision to end a transaction until its markers leave the coordinator: least and most."""
     group_initial_rebalance_delay_ms: int = 100
     """How long an empty group waits for more members before its first generation. Kafka: 3 s."""
     group_min_session_timeout_ms: int = 6_000
@@ -35,7 +39,7 @@ class KafkaConfig:
     heartbeat_check_ns: int = 1_000_000_000
     """How often a group coordinator looks whose heartbeats would have arrived; see `sim.kafka.groups`."""
     unclean_leader_election: bool = False
-    """Breaks a stated assumption: a replica that is not in sync may become the leader, and acknowledged records are lost."""
+    """Breaks a stated assumption: a replica not in sync may become the leader, and acknowledged records are lost."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.replication_factor <= len(self.brokers):

@@ -2,18 +2,20 @@
 
 What production meets of the real client, and this one keeps:
 
-- records are prefetched, one request at a time per broker; a partition is not fetched again before its records have been
-  taken, and a broker not for 100 ms while any of its partitions has some (prefetch_backoff);
+- records are prefetched, one request at a time per broker; a partition is not fetched again before its records have
+  been taken, and a broker not for 100 ms while any of its partitions has some (prefetch_backoff);
 - a partition that is resumed, or has been seeked, waits for the end of the long poll under way at its broker;
-- records of a paused partition are dropped from the buffer and fetched again; the position moves past markers and aborted
-  records only when the buffer is drained to its end;
-- `getmany` waits without its time-out while the group is rebalancing, and a cancelled or failed one never lets the client
-  believe again that it is idle: max_poll_interval_ms is then never found to have passed;
-- with auto_offset_reset='none', NoOffsetForPartitionError and OffsetOutOfRangeError come out of `getmany`, once per fetch;
-- looking up the offset to reset to at a broker that is no longer the leader does not refresh the metadata: it is tried again
-  at the same broker until something else does.
+- records of a paused partition are dropped from the buffer and fetched again; the position moves past markers and
+  aborted records only when the buffer is drained to its end;
+- `getmany` waits without its time-out while the group is rebalancing, and a cancelled or failed one never lets the
+  client believe again that it is idle: max_poll_interval_ms is then never found to have passed;
+- with auto_offset_reset='none', NoOffsetForPartitionError and OffsetOutOfRangeError come out of `getmany`, once per
+  fetch;
+- looking up the offset to reset to at a broker that is no longer the leader does not refresh the metadata: it is
+  tried again at the same broker until something else does.
 
-Not modelled: patterns, static membership, fetching from followers, checksums (bytes do not rot under way), several assignors.
+Not modelled: patterns, static membership, fetching from followers, checksums (bytes do not rot under way), several
+assignors.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import copy
 from asyncio import Future
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from aiokafka import __version__
 from aiokafka.abc import ConsumerRebalanceListener
@@ -451,9 +453,8 @@ class Consumer:
             self._buffers.pop(tp, None)
         self._wake()
         everywhere = asyncio.gather(*(asyncio.shield(waiter) for waiter in waiters))
-        await asyncio.wait(
-            [everywhere, assignment.ended], timeout=self._request_timeout_s, return_when=asyncio.FIRST_COMPLETED
-        )
+        ends: list[Future[Any]] = [everywhere, assignment.ended]
+        await asyncio.wait(ends, timeout=self._request_timeout_s, return_when=asyncio.FIRST_COMPLETED)
         self._check_errors()
         return everywhere.done()
 

@@ -1,8 +1,8 @@
 """What can go wrong with the simulated Kafka, on demand (design 8). Times are instants of the run's clock in ns.
 
-Cut, slow and lossy links are the network's (`sim.network`): they act on every message between a client and a broker, and
-between brokers. A redelivery has no switch of its own: it is what follows from a rebalance, an eviction, a lost commit or a
-crash, as with the real thing.
+Cut, slow and lossy links are the network's (`sim.network`): they act on every message between a client and a broker,
+and between brokers. A redelivery has no switch of its own: it is what follows from a rebalance, an eviction, a lost
+commit or a crash, as with the real thing.
 
 `struck` of the cluster counts operations that a fault really hit, by the name of the fault.
 """
@@ -83,7 +83,10 @@ class KafkaFaults:
     # -- answers and commits
 
     def lose_answers(self, ppm: int) -> None:
-        """Each answer to a write is lost with this probability after the write; half of them break the connection too."""
+        """Each answer to a write is lost with this probability after the write.
+
+        Half of them break the connection too.
+        """
         self._answers_ppm = ppm
 
     @property
@@ -92,7 +95,10 @@ class KafkaFaults:
         return self._answers_ppm > 0
 
     def loses_answer(self, call: Call) -> bool:
-        """Whether this answer is lost. A broken connection is told to the client; otherwise it waits for its time-out."""
+        """Whether this answer is lost. A broken connection is told to the client.
+
+        Otherwise it waits for its time-out.
+        """
         if call.request not in WRITES or not self._stream.chance_ppm(self._answers_ppm):
             return False
         self._cluster.struck["answer-lost"] += 1

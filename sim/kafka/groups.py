@@ -5,14 +5,15 @@ Per group a state machine, as in Kafka's classic group protocol:
     EMPTY --join--> PREPARING --all joined, or time is up--> COMPLETING --leader's sync--> STABLE
     any of the last three --a member joins, leaves, expires or is evicted--> PREPARING
 
-Heartbeats are not messages. Whether a member's heartbeats would arrive is a fact about the world: its process lives and
-is not paused, its client is beating, the links to the coordinator are whole. The coordinator looks at that once a second
-(`heartbeat_check_ns`) and expires a member when it has not been so for the session time-out. What a heartbeat would tell
-the member (rebalance, or that it has been expelled) is sent at the instant of its next heartbeat. So an undisturbed group
-costs one event a second, and a dead, paused or cut-off member expires as it would.
+Heartbeats are not messages. Whether a member's heartbeats would arrive is a fact about the world: its process lives
+and is not paused, its client is beating, the links to the coordinator are whole. The coordinator looks at that once a
+second (`heartbeat_check_ns`) and expires a member when it has not been so for the session time-out. What a heartbeat
+would tell the member (rebalance, or that it has been expelled) is sent at the instant of its next heartbeat. So an
+undisturbed group costs one event a second, and a dead, paused or cut-off member expires as it would.
 
-Offsets are committed under a member's generation, or without one in a transaction: those are pending until its marker.
-Static membership (group_instance_id), the consumer protocol of KIP-848 and the expiry of committed offsets are not modelled.
+Offsets are committed under a member's generation, or without one in a transaction: those are pending until its
+marker. Static membership (group_instance_id), the consumer protocol of KIP-848 and the expiry of committed offsets
+are not modelled.
 """
 
 from __future__ import annotations
@@ -179,8 +180,10 @@ class GroupCoordinators:
         topics: tuple[str, ...],
         client: GroupMembership,
     ) -> None:
-        """JoinGroup. Answered with (member id, None) to ask again under that id, or with the generation once it is complete:
-        (member id, (generation, leader id, topics by member for the leader))."""
+        """JoinGroup. Answered with (member id, None) to ask again under that id, or when the generation is complete.
+
+        Then with (member id, (generation, leader id, topics by member for the leader)).
+        """
         config = self._cluster.config
         refusal = self._cluster.not_coordinator("group", name, call.broker)
         if refusal is not None:
@@ -339,7 +342,10 @@ class GroupCoordinators:
         self._clock.after(self._cluster.storing_ns(call.broker), call.answer)
 
     def fetch_offsets(self, call: Call, name: str, tps: list[TopicPartition]) -> None:
-        """OffsetFetch: what is committed. Offsets pending in a transaction are not waited for (aiokafka does not ask)."""
+        """OffsetFetch: what is committed.
+
+        Offsets pending in a transaction are not waited for (aiokafka does not ask).
+        """
         refusal = self._cluster.not_coordinator("group", name, call.broker)
         if refusal is not None:
             call.refuse(refusal)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
+from typing import TypeAlias
 
 from aiokafka.errors import BrokerResponseError, InvalidProducerEpoch, OutOfOrderSequenceNumber
 
@@ -27,6 +28,8 @@ Record = tuple[int, bytes | None, bytes | None, tuple[tuple[str, bytes], ...]]
 DATA = 0
 COMMIT_MARKER = 1
 ABORT_MARKER = 2
+
+ErrorType: TypeAlias = type[BrokerResponseError]
 
 OPEN = 0
 COMMITTED = 1
@@ -148,19 +151,21 @@ class PartitionLog:
                 return base_offset
         return None
 
-    def refusal(self, batch: Batch) -> type[BrokerResponseError] | None:
+    def refusal(self, batch: Batch) -> ErrorType | None:
         """Why a batch of an idempotent producer cannot be appended, or None. Call `find_repeated` first."""
         if batch.producer_id < 0:
             return None
         entry = self.producers.get(batch.producer_id)
         if entry is None:
             return None  # nothing is known of the producer (any more): any sequence is taken
+        fenced: ErrorType = InvalidProducerEpoch
+        out_of_order: ErrorType = OutOfOrderSequenceNumber
         if batch.producer_epoch < entry.epoch:
-            return InvalidProducerEpoch
-        if batch.producer_epoch > entry.epoch:
-            return None if batch.base_sequence == 0 else OutOfOrderSequenceNumber
-        expected = (entry.batches[-1][1] + 1) % _SEQUENCES if entry.batches else 0
-        return None if batch.base_sequence == expected else OutOfOrderSequenceNumber
+            return fenced
+        expected = 0  # a new epoch begins anew
+        if batch.producer_epoch == entry.epoch and entry.batches:
+            expected = (entry.batches[-1][1] + 1) % _SEQUENCES
+        return None if batch.base_sequence == expected else out_of_order
 
     def append(self, batch: Batch, now_ns: int) -> int:
         """Append an accepted batch and return its base offset."""
@@ -217,7 +222,10 @@ class PartitionLog:
         return lost
 
     def delete_before(self, offset: int) -> int:
-        """Retention: forget batches that end before `offset`; return how many records went. Never above the high watermark."""
+        """Retention: forget batches that end before `offset`; return how many records went.
+
+        Never above the high watermark.
+        """
         offset = min(offset, self.high_watermark)
         keep = 0
         gone = 0

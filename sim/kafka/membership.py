@@ -1,12 +1,12 @@
 """A consumer's part in its group: joining, heartbeats, rebalances, and committing offsets.
 
-The order of things is the real client's. One task looks for the coordinator, and when the group rebalances: holds records
-back, commits (with auto-commit), awaits `on_partitions_revoked`, stops the heartbeat, joins, syncs, takes the assignment,
-awaits `on_partitions_assigned`, beats again. An error of a listener is logged by the real client and ends nothing; here it is
-counted in `listener_errors`. Heartbeats themselves are not sent: see `sim.kafka.groups`.
+The order of things is the real client's. One task looks for the coordinator, and when the group rebalances: holds
+records back, commits (with auto-commit), awaits `on_partitions_revoked`, stops the heartbeat, joins, syncs, takes the
+assignment, awaits `on_partitions_assigned`, beats again. An error of a listener is logged by the real client and ends
+nothing; here it is counted in `listener_errors`. Heartbeats themselves are not sent: see `sim.kafka.groups`.
 
-Commits carry the generation and member id. If the group has moved on, the caller gets `CommitFailedError` and the member
-joins anew; retriable errors are retried for ever.
+Commits carry the generation and member id. If the group has moved on, the caller gets `CommitFailedError` and the
+member joins anew; retriable errors are retried for ever.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import asyncio
 import copy
 from asyncio import Future, Task
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from aiokafka.errors import (
@@ -31,7 +32,6 @@ from aiokafka.errors import (
     RebalanceInProgressError,
     RequestTimedOutError,
     UnknownMemberIdError,
-    UnknownTopicOrPartitionError,
 )
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
@@ -356,10 +356,8 @@ class GroupMembership:
 
     async def _leave(self) -> None:
         if self.generation > 0:
-            try:
+            with suppress(KafkaError):  # a minimal effort: otherwise the session will time out
                 await self._ask(self._cluster.groups.leave, self._group, self.member_id)
-            except KafkaError:
-                pass  # a minimal effort: the session will time out
         self._reset_generation()
 
     def _reset_generation(self) -> None:
@@ -444,8 +442,6 @@ class GroupMembership:
         except (UnknownMemberIdError, IllegalGenerationError):
             self._reset_generation()
             raise
-        except UnknownTopicOrPartitionError:
-            raise
 
     async def _auto_commit(self, assignment: Assignment) -> float | None:
         if self._auto_commit_s is None:
@@ -464,7 +460,5 @@ class GroupMembership:
         return max(0.0, self._auto_commit_at_s - self._loop.time())
 
     async def _last_auto_commit(self, assignment: Assignment) -> None:
-        try:
+        with suppress(KafkaError):  # the real client logs it and goes on
             await self.commit(assignment.consumed_offsets())
-        except KafkaError:
-            pass  # the real client logs it and goes on

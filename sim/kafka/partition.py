@@ -2,16 +2,16 @@
 
 There is one log, the leader's. Replication is not made of messages: when the leader appends, the arrival at each
 follower is drawn at once, and one timer of the caller moves the high watermark when the slowest in-sync follower has
-fetched and said so. Only a follower that cannot be reached is looked after step by step (`behind`): the leader drops it
-from the in-sync replicas once it has lagged for replica.lag.time.max, and takes it back when it has caught up.
+fetched and said so. Only a follower that cannot be reached is looked after step by step (`behind`): the leader drops
+it from the in-sync replicas once it has lagged for replica.lag.time.max, and takes it back when it has caught up.
 
 When a leader dies, its followers are frozen at what had arrived by then. The next leader's log is what that replica
-had, so a suffix that was not replicated is gone: records acknowledged under acks=1 can be lost, those acknowledged by all
-in-sync replicas cannot, as only an in-sync replica is elected, unless unclean election is switched on.
+had, so a suffix that was not replicated is gone: records acknowledged under acks=1 can be lost, those acknowledged by
+all in-sync replicas cannot, as only an in-sync replica is elected, unless unclean election is switched on.
 
-Simplified against Kafka: the high watermark does not fall back at a clean change of leader, and a broker that has died is
-no leader any more from that instant, though it takes the controller's session time-out to elect another. A leader is never
-cut off from the controller, so there are no two leaders at a time.
+Simplified against Kafka: the high watermark does not fall back at a clean change of leader, and a broker that has
+died is no leader any more from that instant, though it takes the controller's session time-out to elect another. A
+leader is never cut off from the controller, so there are no two leaders at a time.
 """
 
 from __future__ import annotations
@@ -117,7 +117,10 @@ class Partition:
         return end
 
     def advance(self, end_offset: int) -> bool:
-        """All in-sync replicas have everything below `end_offset`, unless one fell behind meanwhile. True if visible."""
+        """All in-sync replicas have everything below `end_offset`, unless one fell behind meanwhile.
+
+        True if visible.
+        """
         if self.behind:
             for follower, follower_end in self.behind.items():
                 if follower in self.in_sync and follower_end < end_offset:

@@ -2,10 +2,11 @@
 
 What production meets of the real client, and this one keeps:
 
-- records gather in one batch per partition; a full batch makes `send` wait until it has been taken; one request at a time
-  per broker, and a broker stays busy through the backoff of a retry;
-- an idempotent producer never gives a batch up for its age; one that failed for good leaves a hole in the sequence, so that
-  every later batch of that partition is refused with `OutOfOrderSequenceNumber` until the producer is made anew;
+- records gather in one batch per partition; a full batch makes `send` wait until it has been taken; one request at a
+  time per broker, and a broker stays busy through the backoff of a retry;
+- an idempotent producer never gives a batch up for its age; one that failed for good leaves a hole in the sequence,
+  so that every later batch of that partition is refused with `OutOfOrderSequenceNumber` until the producer is made
+  anew;
 - `commit_transaction` waits for every delivery and looks at none: it commits a transaction whose records failed;
 - cancelling `commit_transaction` or `abort_transaction` cancels the wait, not the commit;
 - `send_offsets_to_transaction` carries no member and no generation: the epoch is the only fence;
@@ -93,7 +94,7 @@ class _Cancellable(Protocol):
 class _PendingBatch:
     """A batch at the client: records with their futures, until delivered or failed."""
 
-    __slots__ = ("created_s", "drained", "done", "futures", "is_closed", "records", "size_bytes", "tp", "wire")
+    __slots__ = ("created_s", "done", "drained", "futures", "is_closed", "records", "size_bytes", "tp", "wire")
 
     def __init__(self, tp: TopicPartition, created_s: float, loop: asyncio.AbstractEventLoop) -> None:
         self.tp = tp

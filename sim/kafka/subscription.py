@@ -26,7 +26,10 @@ class PartitionSet(frozenset[TopicPartition]):
 
 
 class PartitionState:
-    """Where a consumer stands in one partition. `position` None: to be found out, by `reset` strategy if that is set."""
+    """Where a consumer stands in one partition.
+
+    `position` None: to be found out, by `reset` strategy if that is set.
+    """
 
     __slots__ = ("has_position", "highwater", "is_paused", "lso", "position", "reset", "timestamp_ms")
 

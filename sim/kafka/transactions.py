@@ -4,16 +4,18 @@ Per transactional id a state machine, as in Kafka's TransactionCoordinator:
 
     EMPTY --add--> ONGOING --end--> PREPARE_COMMIT or PREPARE_ABORT --markers written--> COMPLETE --add--> ONGOING ...
 
-- `init` raises the epoch, so an older producer is fenced; it aborts what was open first, and until the markers of that are
-  written it answers `ConcurrentTransactions`, as every request does that comes between the decision and its markers.
-- `end_transaction` is answered when the decision is stored. The markers follow: one request per leader, after a delay, each
-  visible once replicated there. So a commit returns before everybody can read what it committed.
-- A transaction older than its producer's time-out is aborted by the coordinator under a raised epoch, which fences it.
+- `init` raises the epoch, so an older producer is fenced; it aborts what was open first, and until the markers of
+  that are written it answers `ConcurrentTransactions`, as every request does that comes between the decision and its
+  markers.
+- `end_transaction` is answered when the decision is stored. The markers follow: one request per leader, after a
+  delay, each visible once replicated there. So a commit returns before everybody can read what it committed.
+- A transaction older than its producer's time-out is aborted by the coordinator under a raised epoch, which fences
+  it.
 - Offsets sent to a transaction are pending in their group until the marker arrives there.
 
 The coordinator's own log is replicated and its requests are answered after a drawn replication time; a decision, once
-taken, survives every crash. Requests of protocol version 0, which are those aiokafka sends: no member or generation comes
-with transactional offsets, and an old epoch is `InvalidProducerEpoch`.
+taken, survives every crash. Requests of protocol version 0, which are those aiokafka sends: no member or generation
+comes with transactional offsets, and an old epoch is `InvalidProducerEpoch`.
 """
 
 from __future__ import annotations
@@ -359,10 +361,7 @@ class TransactionCoordinators:
             marker = Batch([], 78, entry.producer_id, entry.epoch, transactional=True, control=control)
             at_ns = self._cluster.requests.append_marker(partition, marker)
             written.append((partition, partition.epoch, partition.log.end_offset))
-            if at_ns is None:
-                ready_ns = max(ready_ns, now + _MARKER_RETRY_NS)
-            else:
-                ready_ns = max(ready_ns, at_ns)
+            ready_ns = max(ready_ns, now + _MARKER_RETRY_NS if at_ns is None else at_ns)
         if written or not entry.unmarked:
             self._clock.at(ready_ns, self._marked, entry, written)
         if moved:

@@ -4,12 +4,12 @@ A request is one message there and one back. The server's part is a function tha
 answers through the `Call`, at once or later. What can go wrong, as the client sees it:
 
 - the broker is down: refused, `NodeNotReadyError`; it dies with the request outstanding: `KafkaConnectionError`;
-- a message is lost on the way there or back: `RequestTimedOutError` after request_timeout_ms, and the request may well have
-  been carried out. An answer that comes after that is dropped.
+- a message is lost on the way there or back: `RequestTimedOutError` after request_timeout_ms, and the request may
+  well have been carried out. An answer that comes after that is dropped.
 
 All calls of a client have the same time-out, so they expire in the order in which they were sent: one timer for the
-oldest is enough. A fetch that waits at the broker for data is renewed as long as its link is whole, as the real client
-would have sent it again every fetch_max_wait_ms.
+oldest is enough. A fetch that waits at the broker for data is renewed as long as its link is whole, as the real
+client would have sent it again every fetch_max_wait_ms.
 """
 
 from __future__ import annotations
@@ -253,7 +253,10 @@ class Metadata:
         return self._stream.choice(self.transport.cluster.broker_ids)
 
     def refresh(self) -> Future[bool]:
-        """Ask a broker for the state of the cluster; all who ask meanwhile share the answer. False if nobody answered."""
+        """Ask a broker for the state of the cluster; all who ask meanwhile share the answer.
+
+        False if nobody answered.
+        """
         if self._refreshing is None:
             self._refreshing = self.transport.loop.create_future()
             self._try(self._stream.shuffled(self.transport.cluster.broker_ids))
@@ -265,7 +268,10 @@ class Metadata:
         return self._refreshing
 
     async def wait_for_topic(self, topic: str) -> int:
-        """The number of partitions of a topic, asking until it is known; UnknownTopicOrPartitionError after the time-out."""
+        """The number of partitions of a topic, asking until it is known.
+
+        UnknownTopicOrPartitionError after the time-out.
+        """
         count = self.partition_counts.get(topic)
         loop = self.transport.loop
         started = loop.time()
