@@ -169,7 +169,9 @@ class Catalog:
         keyspace = self.keyspace(name.keyspace or default_keyspace)
         table = keyspace.tables.get(name.table)
         if table is None:
-            raise invalid(f"table {name.table} does not exist" if name.keyspace is None else f"unconfigured table {name.table}")
+            raise invalid(
+                f"table {name.table} does not exist" if name.keyspace is None else f"unconfigured table {name.table}"
+            )
         return table
 
     def create_keyspace(self, statement: st.CreateKeyspace) -> bool:
@@ -226,7 +228,9 @@ class Catalog:
                     continue
                 raise invalid(f"Column with name '{definition.name}' already exists")
             if definition.static and not table.clustering_key:
-                raise invalid("Static columns are only useful (and thus allowed) if the table has at least one clustering column")
+                raise invalid(
+                    "Static columns are only useful (and thus allowed) if the table has at least one clustering column"
+                )
             table.add(Column(definition.name, cql_type(definition.type), STATIC if definition.static else REGULAR))
             added = True
         self.version += added
@@ -273,7 +277,9 @@ def _make_table(keyspace: str, statement: st.CreateTable) -> Table:
     for definition in statement.columns:
         if definition.name not in keys:
             if definition.static and not statement.clustering_key:
-                raise invalid("Static columns are only useful (and thus allowed) if the table has at least one clustering column")
+                raise invalid(
+                    "Static columns are only useful (and thus allowed) if the table has at least one clustering column"
+                )
             columns.append(Column(definition.name, cql_type(definition.type), STATIC if definition.static else REGULAR))
     options = dict(statement.options)
     read_repair = options.pop("read_repair", "BLOCKING").upper()

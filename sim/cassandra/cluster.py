@@ -82,6 +82,8 @@ class CassandraCluster:
         self.hinted_handoff = True
         self.batches_to_replay = 0
         self.operations_open = 0
+        self.nodes_away = 0
+        """How many nodes are believed to be down."""
         self.statement_texts: list[str] = []
         """The CQL texts by `statement_id`, for the trace's manifest."""
         self.prepared_texts: list[tuple[str | None, str]] = []
@@ -219,7 +221,9 @@ class CassandraCluster:
         for hint in self._hints:
             delay_ns: int | None = None
             if hint.target.is_up and hint.keeper.is_up:
-                delay_ns = 0 if hint.target is hint.keeper else self.network.delay_ns(hint.keeper.name, hint.target.name)
+                delay_ns = (
+                    0 if hint.target is hint.keeper else self.network.delay_ns(hint.keeper.name, hint.target.name)
+                )
             if delay_ns is None:
                 kept.append(hint)
             else:
@@ -232,7 +236,10 @@ class CassandraCluster:
     @property
     def is_troubled(self) -> bool:
         """Whether an operation could be refused or struck: the coordinator must look closer."""
-        return bool(self.faults) or not all(node.is_known_up for node in self.nodes)
+        return self.nodes_away > 0 or bool(self.faults.armed)
+
+    def _count_away(self) -> None:
+        self.nodes_away = sum(1 for node in self.nodes if not node.is_known_up)
 
     def node(self, name: str) -> Node:
         """The node of that name. Raises KeyError."""
@@ -258,14 +265,17 @@ class CassandraCluster:
             self.clock.after(noticed_after_ns, self._notice_down, node, node.epoch)
         else:
             node.is_known_up = False
+            self._count_away()
 
     def _notice_down(self, node: Node, epoch: int) -> None:
         if not node.is_up and node.epoch == epoch:
             node.is_known_up = False
+            self._count_away()
 
     def bring_up(self, node: Node) -> None:
         """Start a node again. Hints kept for it are sent at the next round."""
         node.is_up = node.is_known_up = node.keeps_hints = True
+        self._count_away()
         if self._hints:
             self._set_hint_timer()
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from sim.cassandra.cluster import CassandraCluster
     from sim.cassandra.driver import Attempt
 
+CATCH_UP_EVERY = 64
+"""After so many writes the nodes apply what has arrived, so that what waits to be looked at stays short."""
+
 _QUORUMS = (ConsistencyLevel.QUORUM, ConsistencyLevel.LOCAL_QUORUM, ConsistencyLevel.EACH_QUORUM)
 _SERIAL = (ConsistencyLevel.SERIAL, ConsistencyLevel.LOCAL_SERIAL)
 
@@ -62,6 +65,7 @@ class Coordinator:
         self._bits = cluster.randomness.stream("cassandra/service-time").bits
         self._service_ns = cluster.service_time.table_ns
         self._rotation = 0
+        self._writes = 0
         self._required: dict[tuple[int, int], int] = {}
 
     def required(self, consistency: int, factor: int) -> int:
@@ -74,19 +78,25 @@ class Coordinator:
 
     # ---- writes
 
-    def write_one(self, attempt: Attempt, request_ns: int, node: Node, table: Table, change: Change, consistency: int) -> None:
+    def write_one(
+        self, attempt: Attempt, request_ns: int, node: Node, table: Table, change: Change, consistency: int
+    ) -> None:
         """A write to one partition. `request_ns` is how long the request takes to the coordinator."""
         cluster = self._cluster
         replicas = cluster.replicas(table, change.partition)
-        required = self.required(consistency, len(replicas))
+        required = self._required.get((consistency, len(replicas))) or self.required(consistency, len(replicas))
         at_coordinator = self._clock.now + request_ns + node.extra_ns
-        if cluster.is_troubled:
+        if cluster.nodes_away or cluster.faults.armed:
             if self._refused(attempt, node, replicas, required, consistency, at_coordinator):
                 return
             applied = cluster.faults.strike_write()
             if applied is not None:
                 self._time_out_on_purpose(attempt, node, replicas, table, change, consistency, at_coordinator, applied)
                 return
+        self._writes += 1
+        if self._writes % CATCH_UP_EVERY == 0:
+            for replica in cluster.nodes:
+                replica.catch_up(self._clock.now)
         acks = self.replicate(node, replicas, table, change, at_coordinator)
         if consistency == ConsistencyLevel.ANY and not acks:
             acks = [at_coordinator]  # a hint is enough
@@ -237,7 +247,14 @@ class Coordinator:
         attempt.answer(node, start_ns + self._cluster.write_timeout_ns, error, received)
 
     def _apply_on_purpose(
-        self, node: Node, replicas: Sequence[Node], table: Table, change: Change, start_ns: int, applied: str, required: int
+        self,
+        node: Node,
+        replicas: Sequence[Node],
+        table: Table,
+        change: Change,
+        start_ns: int,
+        applied: str,
+        required: int,
     ) -> int:
         """Apply on none, some (too few for the level) or all replicas; how many acknowledgements came back."""
         up = [replica for replica in replicas if replica.is_up]
@@ -291,7 +308,11 @@ class Coordinator:
         chosen = [replica for _, replica in in_time[:required]]
         now_s = node.now_s(request_ns)
         attempt.answer_with(
-            node, in_time[required - 1][0], self._look, (plan, full, chosen, now_s, page_size, cursor, consistency), required
+            node,
+            in_time[required - 1][0],
+            self._look,
+            (plan, full, chosen, now_s, page_size, cursor, consistency),
+            required,
         )
 
     def _replicas_of(self, plan: SelectPlan, full: tuple[Any, ...]) -> Sequence[Node]:
@@ -314,7 +335,10 @@ class Coordinator:
         answers: list[tuple[int, Node]] = []
         for place, replica in enumerate(order):
             if place >= required:
-                late = len(answers) < required or max(at for at, _ in answers) > start_ns + self._cluster.speculative_retry_ns
+                late = (
+                    len(answers) < required
+                    or max(at for at, _ in answers) > start_ns + self._cluster.speculative_retry_ns
+                )
                 if not late:
                     break
             begin = start_ns if place < required else start_ns + self._cluster.speculative_retry_ns

@@ -33,6 +33,7 @@ from cassandra.protocol import (
 from cassandra.query import (
     FETCH_SIZE_UNSET,
     BatchStatement,
+    UNSET_VALUE,
     SimpleStatement,
     Statement,
     bind_params,
@@ -51,7 +52,7 @@ from sim.cassandra.storage import Change, Key, Together
 from sim.cassandra.types import PROTOCOL_VERSION
 from sim.clock import NS_PER_SECOND
 from sim.hosts import Incarnation, WallClock
-from sim.loop import EscapedSimulationError
+from sim.escape import EscapedSimulationError
 
 if TYPE_CHECKING:
     from sim.cassandra.cluster import CassandraCluster, Plan
@@ -75,10 +76,13 @@ class ColumnMetadata(tuple[Any, ...]):
 class PreparedStatement(DriverPreparedStatement):  # type: ignore[misc]
     """A statement that is prepared; made by `Session.prepare`."""
 
-    def __init__(self, session: Session, plan: ModifyPlan | SelectPlan, query_id: bytes, text: str, keyspace: str | None) -> None:
+    def __init__(
+        self, session: Session, plan: ModifyPlan | SelectPlan, query_id: bytes, text: str, keyspace: str | None
+    ) -> None:
         table = plan.table
         metadata = [
-            ColumnMetadata((table.keyspace, table.name, marker.name, marker.type.driver)) for marker in plan.binder.markers
+            ColumnMetadata((table.keyspace, table.name, marker.name, marker.type.driver))
+            for marker in plan.binder.markers
         ]
         names = [marker.name if marker.in_partition_key else "" for marker in plan.binder.markers]
         keys = [column.name for column in table.partition_key]
@@ -222,7 +226,9 @@ class Session:
         except ServerRefusal as refusal:
             raise refusal.to_exception() from None
         if not isinstance(plan, (ModifyPlan, SelectPlan)):
-            raise invalid("Only SELECT, INSERT, UPDATE and DELETE can be prepared by the simulated Cassandra").to_exception()
+            raise invalid(
+                "Only SELECT, INSERT, UPDATE and DELETE can be prepared by the simulated Cassandra"
+            ).to_exception()
         query_id = len(server.prepared_texts).to_bytes(16, "big")
         server.prepared_texts.append((space, query))
         return PreparedStatement(self, plan, query_id, query, space)
@@ -266,16 +272,27 @@ class Session:
             return self.execution_profiles[name]
         return _profile_or_refuse(name)
 
-    def query_plan(self, plan: Plan, full: tuple[Any, ...]) -> Iterator[Node]:
-        """The nodes to try: those believed up, in turn; with fewer replicas than nodes, the partition's own first."""
+    def first_node(self, plan: Plan | None, full: tuple[Any, ...]) -> Node | None:
+        """The first node of the next query plan when every node has every partition, None when that takes thought."""
+        table = getattr(plan, "table", None)
+        nodes = self.server.nodes
+        if table is not None and self.server.replication_factor(table) < len(nodes):
+            return None
+        turn = self._turn
+        self._turn = turn + 1
+        return nodes[turn % len(nodes)]
+
+    def query_plan(self, plan: Plan | None, full: tuple[Any, ...]) -> Iterator[Node]:
+        """The nodes to try: in turn; with fewer replicas than nodes, the partition's own first."""
         nodes = self.server.nodes
         turn = self._turn
         self._turn = turn + 1
         ordered = [nodes[(turn + i) % len(nodes)] for i in range(len(nodes))]
-        key = routing_key_of(plan, full) if isinstance(plan, (ModifyPlan, SelectPlan)) else None
-        if key is not None and self.server.replication_factor(plan.table) < len(nodes):  # type: ignore[union-attr]
-            replicas = self.server.replicas(plan.table, key)  # type: ignore[union-attr]
-            ordered = [n for n in ordered if n in replicas] + [n for n in ordered if n not in replicas]
+        if isinstance(plan, (ModifyPlan, SelectPlan)):
+            key = routing_key_of(plan, full)
+            if key is not None and self.server.replication_factor(plan.table) < len(nodes):
+                replicas = self.server.replicas(plan.table, key)
+                ordered = [n for n in ordered if n in replicas] + [n for n in ordered if n not in replicas]
         return iter(ordered)
 
     def shutdown(self) -> None:
@@ -292,7 +309,9 @@ class Session:
 def _profile_or_refuse(name: Any) -> Any:
     if hasattr(name, "consistency_level") and hasattr(name, "retry_policy"):
         return name
-    raise ValueError(f"Invalid execution_profile: '{name}'; valid profiles are registered in session.execution_profiles")
+    raise ValueError(
+        f"Invalid execution_profile: '{name}'; valid profiles are registered in session.execution_profiles"
+    )
 
 
 def routing_key_of(plan: Plan, full: tuple[Any, ...]) -> Key | None:
@@ -322,21 +341,25 @@ class Attempt:
         """The coordinator answers at that instant: with success and no rows, or with an error."""
         self.answer_with(node, done_ns, _finish_plain, (error,), replicas)
 
-    def answer_with(self, node: Node, done_ns: int, action: Callable[..., object], args: tuple[Any, ...], replicas: int) -> None:
+    def answer_with(
+        self, node: Node, done_ns: int, action: Callable[..., object], args: tuple[Any, ...], replicas: int
+    ) -> None:
         """Run `action(attempt, node, *args)` when the coordinator's answer of that instant reaches the client."""
         self.replicas = replicas
         future = self.future
         server = future.session.server
         back_ns = server.network.delay_ns(node.name, future.session.client)
-        if back_ns is not None and server.faults and server.faults.strike("lose_answer"):
+        if back_ns is not None and server.faults.armed and server.faults.strike("lose_answer"):
             back_ns = None
-        deadline = future.deadline_ns
         if back_ns is None:
             future.wait_in_vain()
-        elif deadline is not None and done_ns + back_ns > deadline:
+            return
+        arrival_ns = done_ns + back_ns
+        deadline_ns = future.deadline_ns
+        if deadline_ns is not None and arrival_ns > deadline_ns:
             future.wait_in_vain()
         else:
-            server.clock.at(done_ns + back_ns, self._arrive, node, action, args)
+            server.clock.at(arrival_ns, self._arrive, node, action, args)
 
     def _arrive(self, node: Node, action: Callable[..., object], args: tuple[Any, ...]) -> None:
         future = self.future
@@ -357,17 +380,45 @@ class Attempt:
 
 
 def _finish_plain(attempt: Attempt, node: Node, error: Exception | None) -> None:
-    attempt.future.replicas = attempt.replicas
+    future = attempt.future
+    future.replicas = attempt.replicas
     if error is None:
-        attempt.future.deliver_nothing()
+        future._enter(future._succeed, None)
     else:
-        attempt.future.deliver_error(error, node)
+        future.deliver_error(error, node)
 
 
 class ResponseFuture:
     """The driver's ResponseFuture: one request with its retries and pages."""
 
     _continuous_paging_session = None
+
+    # What most requests never change stands here, so that making a future stays cheap.
+    _refusal: ServerRefusal | None = None
+    _statement: Statement | None = None
+    _profile: Any = None
+    _speculation: Any = None
+    _speculation_plan: Any = None
+    _paging_state: bytes | None = None
+    _sent_paging_state: bytes | None = None
+    _final_result: Any = _NOT_SET
+    _final_exception: Exception | None = None
+    _col_names: list[str] | None = None
+    _col_types: list[Any] | None = None
+    _nodes: Iterator[Node] | None = None
+    _host: Node | None = None
+    _errors: dict[str, Exception] | None = None
+    _retries = 0
+    _waits_in_vain = False
+    serial_consistency: int | None = None
+    timestamp: int | None = None
+    coordinator_host: Node | None = None
+    epoch = 0
+    replicas = 0
+    is_done = False
+    is_schema_agreed = True
+    warnings = None
+    custom_payload = None
 
     def __init__(
         self,
@@ -380,81 +431,70 @@ class ResponseFuture:
         host: Node | None,
     ) -> None:
         self.session = session
-        server = session.server
-        self.full: tuple[Any, ...] = ()
+        self._callbacks: list[tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]] = []
+        self._errbacks: list[tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]] = []
+        self.attempted_hosts: list[Node] = []
         self.plan: Plan | None = None
-        self._statement: Statement | None = None
-        self._refusal: ServerRefusal | None = None
-        consistency = None
-        self.serial_consistency = None
-        retry_policy = None
-        fetch_size: Any = FETCH_SIZE_UNSET
-        self.is_idempotent = False
+        self.full: tuple[Any, ...] = ()
         if query.__class__ is PreparedStatement:
-            self._prepared = query
-            self._parameters = parameters
             plan = query.current_plan()
             self.full = plan.binder.bind(parameters) + plan.constants
             self.plan = plan
+            self._prepared = query
+            self._parameters = parameters
         else:
             query = SimpleStatement(query) if isinstance(query, str) else query
-            self._prepared = None
             self._statement = query
             self._read_statement(query, parameters)
             self.serial_consistency = query.serial_consistency_level
-        consistency = query.consistency_level
-        retry_policy = query.retry_policy
-        fetch_size = getattr(query, "fetch_size", FETCH_SIZE_UNSET)
-        self.is_idempotent = query.is_idempotent
-        profile = session.profile(profile_name) if session.execution_profiles or profile_name is not _NOT_SET else None
-        if profile is None:
-            self.row_factory = session.row_factory
-            self.consistency = session.default_consistency_level if consistency is None else consistency
-            self._retry_policy = retry_policy or session.cluster.default_retry_policy
-            self.timeout = session.default_timeout if timeout is _NOT_SET else timeout
-            if self.serial_consistency is None:
-                self.serial_consistency = session.default_serial_consistency_level
-            self._speculation = None
+        self._source = query
+        if session.execution_profiles or profile_name is not _NOT_SET:
+            self._take_profile(profile_name, timeout)
         else:
-            self.row_factory = profile.row_factory
-            self.consistency = profile.consistency_level if consistency is None else consistency
-            self._retry_policy = retry_policy or profile.retry_policy
-            self.timeout = profile.request_timeout if timeout is _NOT_SET else timeout
-            if self.serial_consistency is None:
-                self.serial_consistency = profile.serial_consistency_level
-            self._speculation = profile.speculative_execution_policy if self.is_idempotent else None
-        self.fetch_size = session.default_fetch_size if fetch_size is FETCH_SIZE_UNSET else fetch_size
-        self.timestamp = session.cluster.timestamp_generator() if session.use_client_timestamp else None
-        self._paging_state = paging_state
-        self._sent_paging_state = paging_state
-        self._host = host
-        self._callbacks: list[tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]] = []
-        self._errbacks: list[tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]] = []
-        self._final_result: Any = _NOT_SET
-        self._final_exception: Exception | None = None
-        self._col_names: list[str] | None = None
-        self._col_types: list[Any] | None = None
-        self._retries = 0
-        self._errors: dict[Any, Exception] = {}
-        self._waiting = False
-        self.attempted_hosts: list[Node] = []
-        self.coordinator_host: Node | None = None
-        self.replicas = 0
-        self.is_done = False
-        self.is_schema_agreed = True
-        self.warnings = None
-        self.custom_payload = None
-        self._begin(server)
+            self.row_factory = session.row_factory
+            self.consistency = query.consistency_level
+            if self.consistency is None:
+                self.consistency = session.default_consistency_level
+            self.timeout = session.default_timeout if timeout is _NOT_SET else timeout
+        if session.use_client_timestamp:
+            self.timestamp = session.cluster.timestamp_generator()
+        if paging_state is not None:
+            self._sent_paging_state = paging_state
+        if host is not None:
+            self._host = host
+        self._start_clock()
 
-    def _begin(self, server: CassandraCluster) -> None:
-        """Start the clock of a request (or of its next page)."""
-        now = server.clock.now
+    def _take_profile(self, name: Any, timeout: float | None) -> None:
+        """Take the settings from an execution profile instead of the session."""
+        profile = self.session.profile(name)
+        consistency = self._source.consistency_level
+        self._profile = profile
+        self.row_factory = profile.row_factory
+        self.consistency = profile.consistency_level if consistency is None else consistency
+        self.timeout = profile.request_timeout if timeout is _NOT_SET else timeout
+        if self._source.is_idempotent:
+            self._speculation = profile.speculative_execution_policy
+
+    def _start_clock(self) -> None:
+        """Begin a request, or that for its next page: the client's time-out counts from here."""
+        now = self.session.server.clock.now
         self.started_ns = now
         timeout = self.timeout
         self.deadline_ns = None if timeout is None else now + int(timeout * NS_PER_SECOND)
-        self._plan_nodes: Iterator[Node] = (
-            iter([self._host]) if self._host is not None else self.session.query_plan(self.plan, self.full)  # type: ignore[arg-type]
-        )
+
+    @property
+    def retry_policy(self) -> Any:
+        """The statement's own, or the profile's, or the cluster's."""
+        own = self._source.retry_policy
+        if own is not None:
+            return own
+        return self.session.cluster.default_retry_policy if self._profile is None else self._profile.retry_policy
+
+    @property
+    def fetch_size(self) -> int | None:
+        """Rows in a page, None for all in one."""
+        own = getattr(self._source, "fetch_size", FETCH_SIZE_UNSET)
+        return self.session.default_fetch_size if own is FETCH_SIZE_UNSET else own
 
     def _read_statement(self, query: Any, parameters: Any) -> None:
         """Take a statement that is not a PreparedStatement apart."""
@@ -558,8 +598,9 @@ class ResponseFuture:
         self._final_result = _NOT_SET
         self._final_exception = None
         self.is_done = False
-        self._waiting = False
-        self._begin(self.session.server)
+        self._waits_in_vain = False
+        self._nodes = None
+        self._start_clock()
         self.send_request()
 
     def result(self) -> Any:
@@ -575,6 +616,14 @@ class ResponseFuture:
 
         return ResultSet(self, self._final_result)
 
+    def _serial_level(self) -> int | None:
+        """The serial consistency of a conditional statement, None for the default."""
+        if self.serial_consistency is not None:
+            return self.serial_consistency
+        if self._profile is not None:
+            return self._profile.serial_consistency_level  # type: ignore[no-any-return]
+        return self.session.default_serial_consistency_level
+
     # ---- sending
 
     def send_request(self) -> None:
@@ -586,17 +635,40 @@ class ResponseFuture:
         if self.session.is_shutdown:
             raise ConnectionException("Pool is shutdown")
         server.operations_open += 1
-        self._send()
+        self._send(None)
 
-    def _send(self, node: Node | None = None) -> None:
+    def _next_node(self) -> Node | None:
+        """The next node of the query plan that is up."""
+        nodes = self._nodes
+        if nodes is None:
+            session = self.session
+            if self._host is None and not self._errors:
+                # Nearly every request ends at the first node of its plan: no need to make the rest of it yet.
+                first = session.first_node(self.plan, self.full)
+                if first is not None and first.is_up:
+                    return first
+            plan = iter([self._host]) if self._host is not None else session.query_plan(self.plan, self.full)
+            nodes = self._nodes = iter([node for node in plan if node not in self.attempted_hosts])
+        for node in nodes:
+            if node.is_up:
+                return node
+            self._note_error(node, ConnectionException("Host has been marked down or removed"))
+            self.session.server.faults.count("node_down")
+        return None
+
+    def _note_error(self, node: Node, error: Exception) -> None:
+        if self._errors is None:
+            self._errors = {}
+        self._errors[node.name] = error
+
+    def _send(self, node: Node | None) -> None:
         if node is None or not node.is_up:
-            for node in self._plan_nodes:
-                if node.is_up:
-                    break
-                self._errors[node.name] = ConnectionException("Host has been marked down or removed")
-                self.session.server.faults.count("node_down")
-            else:
-                self._fail_without_hosts()
+            node = self._next_node()
+            if node is None:
+                from cassandra.cluster import NoHostAvailable
+
+                # The driver finds out on the caller's own thread; a callback added right after is called at once.
+                self._fail(NoHostAvailable("Unable to complete the operation against any hosts", self._errors or {}))
                 return
         self.attempted_hosts.append(node)
         self.coordinator_host = node
@@ -604,50 +676,43 @@ class ResponseFuture:
         if self._speculation is not None and not self.is_done:
             self._plan_speculation(node)
 
-    def _fail_without_hosts(self) -> None:
-        from cassandra.cluster import NoHostAvailable
-
-        error = NoHostAvailable("Unable to complete the operation against any hosts", self._errors)
-        # The driver finds out on the caller's own thread; a callback added right after is called at once.
-        self._fail(error)
-
     def _plan_speculation(self, node: Node) -> None:
-        if not hasattr(self, "_speculation_plan"):
-            keyspace = self.session.keyspace
-            self._speculation_plan = self._speculation.new_plan(keyspace, self.query) or NoSpeculativeExecutionPlan()
+        if self._speculation_plan is None:
+            plan = self._speculation.new_plan(self.session.keyspace, self.query)
+            self._speculation_plan = plan or NoSpeculativeExecutionPlan()
         delay_s = self._speculation_plan.next_execution(node)
         if delay_s >= 0:
-            self.session.server.clock.after(int(delay_s * NS_PER_SECOND), self._speculate)
+            self.session.server.clock.after(int(delay_s * NS_PER_SECOND), self._enter, self._speculate)
 
     def _speculate(self) -> None:
-        incarnation = self.session.incarnation
-        if self.is_done or (incarnation is not None and not incarnation.alive):
-            return
-        for node in self._plan_nodes:
-            if node.is_up:
+        if not self.is_done:
+            node = self._next_node()
+            if node is not None:
                 self.attempted_hosts.append(node)
                 self._coordinate(node)
                 self._plan_speculation(node)
-                return
 
     def _coordinate(self, node: Node) -> None:
         """Let a node coordinate the request."""
-        server = self.session.server
-        request_ns = server.network.delay_ns(self.session.client, node.name)
+        session = self.session
+        server = session.server
+        request_ns = server.network.delay_ns(session.client, node.name)
         if request_ns is None:
             self.wait_in_vain()
             return
-        attempt = Attempt(self, node)
         plan = self.plan
+        attempt = Attempt(self, node)
         try:
             if self._refusal is not None:
                 raise self._refusal
-            if plan.__class__ is InsertPlan and plan.is_plain and self.full.__class__ is tuple:  # type: ignore[union-attr]
-                timestamp = plan.timestamp_of(self.full)  # type: ignore[union-attr]
+            if plan.__class__ is InsertPlan and plan.is_plain and UNSET_VALUE not in self.full:
+                full = self.full
+                arrival_ns = node.wall.now_ns() + request_ns
+                timestamp = plan.timestamp_of(full)
                 if timestamp is None:
-                    timestamp = node.now_us(request_ns) if self.timestamp is None else self.timestamp
-                row = plan.row(self.full, timestamp, plan.ttl_of(self.full), node.now_s(request_ns))  # type: ignore[union-attr]
-                server.coordinator.write_one(attempt, request_ns, node, plan.table, row, self.consistency)  # type: ignore[union-attr]
+                    timestamp = arrival_ns // 1_000 if self.timestamp is None else self.timestamp
+                row = plan.row(full, timestamp, plan.ttl_of(full), arrival_ns // NS_PER_SECOND)
+                server.coordinator.write_one(attempt, request_ns, node, plan.table, row, self.consistency)
             else:
                 self._coordinate_other(attempt, node, request_ns)
         except ServerRefusal as refusal:
@@ -664,7 +729,9 @@ class ResponseFuture:
             return
         if isinstance(plan, ModifyPlan):
             if plan.is_conditional:
-                server.lightweight.execute(attempt, request_ns, node, plan, self.full, self.consistency, self.serial_consistency)
+                server.lightweight.execute(
+                    attempt, request_ns, node, plan, self.full, self.consistency, self.serial_consistency
+                )
                 return
             changes = [(plan.table, change) for change in self._changes(plan, self.full, node, request_ns, None)]
             self._write(attempt, node, request_ns, changes, logged=False)
@@ -708,8 +775,8 @@ class ResponseFuture:
 
     def wait_in_vain(self) -> None:
         """No answer will come in time: the driver gives up at its own time-out, if it has one."""
-        if self.deadline_ns is not None and not self._waiting:
-            self._waiting = True
+        if self.deadline_ns is not None and not self._waits_in_vain:
+            self._waits_in_vain = True
             self.session.server.clock.at(self.deadline_ns, self._give_up)
 
     def _give_up(self) -> None:
@@ -719,9 +786,8 @@ class ResponseFuture:
     def _on_timeout(self) -> None:
         if not self.is_done:
             node = self.coordinator_host
-            errors = self._errors or {
-                str(node and node.name): "Client request timeout. See Session.execute[_async](timeout)"
-            }
+            said = "Client request timeout. See Session.execute[_async](timeout)"
+            errors: dict[str, Any] = dict(self._errors or {str(node and node.name): said})
             self._fail(OperationTimedOut(errors, node))
 
     def _enter(self, callback: Callable[..., object], *args: object) -> None:
@@ -783,8 +849,8 @@ class ResponseFuture:
         """Ask the retry policy, as `ResponseFuture._set_result` of the driver does."""
         if self.is_done:
             return
-        policy = self._retry_policy
-        info = getattr(error, "info", None)
+        policy = self.retry_policy
+        info: dict[str, Any] = getattr(error, "info", None) or {}
         if isinstance(error, ReadTimeoutErrorMessage):
             decision = policy.on_read_timeout(self.query, retry_num=self._retries, **info)
         elif isinstance(error, WriteTimeoutErrorMessage):
@@ -801,7 +867,7 @@ class ResponseFuture:
             self._retries += 1
             if consistency is not None:
                 self.consistency = consistency
-            self._errors[node.name] = _as_exception(error)
+            self._note_error(node, _as_exception(error))
             self._send(node if kind == RetryPolicy.RETRY else None)
         elif kind == RetryPolicy.RETHROW:
             self._fail(_as_exception(error))

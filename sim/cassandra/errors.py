@@ -69,7 +69,9 @@ def already_exists(keyspace: str, table: str) -> ServerRefusal:
     """CREATE of something that exists; an empty table name means the keyspace."""
     code = AlreadyExistsException.error_code
     what = f"{keyspace}.{table}" if table else keyspace
-    return ServerRefusal(AlreadyExistsException(code, f"Cannot add already existing {what}", {"keyspace": keyspace, "table": table}))
+    return ServerRefusal(
+        AlreadyExistsException(code, f"Cannot add already existing {what}", {"keyspace": keyspace, "table": table})
+    )
 
 
 def unavailable(consistency: int, required: int, alive: int) -> Exception:

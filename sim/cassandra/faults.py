@@ -40,34 +40,31 @@ class OperationFaults:
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self.struck: Counter[str] = Counter()
-        self._armed: dict[str, list[OperationFault]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._armed)
+        self.armed: dict[str, list[OperationFault]] = {}
 
     def arm(self, name: str, *, ppm: int = PPM, times: int | None = None) -> OperationFault:
         """Let operations suffer this fault until `disarm`. Raises ValueError for a name not in OPERATION_FAULTS."""
         if name not in OPERATION_FAULTS:
             raise ValueError(f"no fault {name!r}; there are {', '.join(OPERATION_FAULTS)}")
         fault = OperationFault(name, ppm, times)
-        self._armed.setdefault(name, []).append(fault)
+        self.armed.setdefault(name, []).append(fault)
         return fault
 
     def disarm(self, fault: OperationFault) -> None:
         """Take it back; nothing happens when it is gone already."""
-        left = [other for other in self._armed.get(fault.name, []) if other is not fault]
+        left = [other for other in self.armed.get(fault.name, []) if other is not fault]
         if left:
-            self._armed[fault.name] = left
+            self.armed[fault.name] = left
         else:
-            self._armed.pop(fault.name, None)
+            self.armed.pop(fault.name, None)
 
     def disarm_all(self) -> None:
         """Take back everything."""
-        self._armed.clear()
+        self.armed.clear()
 
     def strike(self, name: str) -> bool:
         """Whether this fault hits the operation at hand; counted if so."""
-        for fault in self._armed.get(name, ()):
+        for fault in self.armed.get(name, ()):
             if self.stream.chance_ppm(fault.ppm):
                 if fault.remaining is not None:
                     fault.remaining -= 1

@@ -30,7 +30,10 @@ _REFUSED = (
     (re.compile(r"\s*INSERT\s+INTO\s+[\w.\"]+\s+JSON\b", re.I), "INSERT JSON"),
     (re.compile(r"\s*CREATE\s+(CUSTOM\s+)?INDEX\b", re.I), "CREATE INDEX"),
     (re.compile(r"\s*CREATE\s+MATERIALIZED\s+VIEW\b", re.I), "CREATE MATERIALIZED VIEW"),
-    (re.compile(r"\s*(CREATE|ALTER|DROP)\s+(OR\s+REPLACE\s+)?(TYPE|FUNCTION|AGGREGATE|ROLE|USER|TRIGGER)\b", re.I), "this schema statement"),
+    (
+        re.compile(r"\s*(CREATE|ALTER|DROP)\s+(OR\s+REPLACE\s+)?(TYPE|FUNCTION|AGGREGATE|ROLE|USER|TRIGGER)\b", re.I),
+        "this schema statement",
+    ),
     (re.compile(r"\s*(DROP\s+(INDEX|MATERIALIZED)|ALTER\s+(KEYSPACE|MATERIALIZED))\b", re.I), "this schema statement"),
     (re.compile(r"\s*(GRANT|REVOKE|LIST|DESCRIBE|DESC)\b", re.I), "this statement"),
 )
@@ -84,7 +87,9 @@ class _Build(Transformer[Token, Any]):
     def unquoted_name(self, token: Token) -> str:
         name = token.lower()
         if name in RESERVED_WORDS:
-            raise syntax_error(f"line {token.line}:{token.column} mismatched input '{token}': a reserved word names nothing unless quoted")
+            raise syntax_error(
+                f"line {token.line}:{token.column} mismatched input '{token}': a reserved word names nothing unless quoted"
+            )
         return name
 
     def quoted_name(self, token: Token) -> str:
@@ -212,7 +217,15 @@ class _Build(Transformer[Token, Any]):
         allow_filtering: bool | None,
     ) -> st.Select:
         return st.Select(
-            table, selectors, bool(distinct), where or (), order_by or (), limit, per_partition_limit, bool(allow_filtering), group_by or ()
+            table,
+            selectors,
+            bool(distinct),
+            where or (),
+            order_by or (),
+            limit,
+            per_partition_limit,
+            bool(allow_filtering),
+            group_by or (),
         )
 
     def where(self, *relations: st.Relation) -> tuple[st.Relation, ...]:
@@ -224,7 +237,9 @@ class _Build(Transformer[Token, Any]):
     def compare_token(self, names: tuple[str, ...], operator: Token, term: st.Term) -> st.Relation:
         return st.Relation(names, str(operator), (term,), on_token=True)
 
-    def compare_tuple(self, names: tuple[str, ...], operator: Token, terms: tuple[st.Term, ...] | st.Marker) -> st.Relation:
+    def compare_tuple(
+        self, names: tuple[str, ...], operator: Token, terms: tuple[st.Term, ...] | st.Marker
+    ) -> st.Relation:
         if isinstance(terms, st.Marker):
             raise unsupported("a bind marker for a whole tuple")
         return st.Relation(names, str(operator), terms, multi=True)
@@ -427,7 +442,11 @@ class _Build(Transformer[Token, Any]):
         partition, clustering = cast("tuple[tuple[str, ...], tuple[str, ...]]", keys[0])
         given = cast("tuple[tuple[str, object], ...]", options or ())
         order = cast("tuple[tuple[str, bool], ...]", dict(given).get("clustering order", ()))
-        plain = tuple((name, value if isinstance(value, str) else repr(value)) for name, value in given if name != "clustering order")
+        plain = tuple(
+            (name, value if isinstance(value, str) else repr(value))
+            for name, value in given
+            if name != "clustering order"
+        )
         return st.CreateTable(table, bool(if_not_exists), columns, partition, clustering, order, plain)
 
     def drop_table(self, if_exists: bool | None, table: st.TableName) -> st.DropTable:

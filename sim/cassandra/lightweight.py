@@ -69,10 +69,10 @@ class Lightweight:
             cluster.faults.count("node_down")
             attempt.answer(node, start, errors.unavailable(level, quorum, alive), 0)
             return
-        if cluster.faults and cluster.faults.strike("overload"):
+        if cluster.faults.armed and cluster.faults.strike("overload"):
             attempt.answer(node, start, errors.overloaded(), 0)
             return
-        fate = cluster.faults.strike_write() if cluster.faults else None
+        fate = cluster.faults.strike_write() if cluster.faults.armed else None
         if fate is not None:
             if fate != "none":
                 clock.at(start, self._decide_unseen, node, plan, full, partition, clustering)

@@ -7,9 +7,6 @@ began, as in `sim.network`: what is under way when a node stops still arrives.
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
-from itertools import count
-
 from sim.cassandra.catalog import Table
 from sim.cassandra.storage import Change, TableStore
 from sim.clock import Clock
@@ -34,8 +31,7 @@ class Node:
         """Grows when the node goes down: connections of an earlier epoch are dead."""
         self.down_since_ns = 0
         self.stores: dict[Table, TableStore] = {}
-        self._pending: list[tuple[int, int, TableStore, Change]] = []
-        self._sequence = count()
+        self._pending: list[tuple[int, TableStore, Change]] = []
 
     def __repr__(self) -> str:
         return f"<Node {self.name}>"
@@ -52,19 +48,21 @@ class Node:
         store = self.stores.get(table)
         if store is None:
             store = self.store(table)
-        heappush(self._pending, (arrival_ns, next(self._sequence), store, change))
+        self._pending.append((arrival_ns, store, change))
 
     def catch_up(self, now_ns: int) -> None:
-        """Apply what has arrived by `now_ns`."""
+        """Apply what has arrived by `now_ns`. Changes commute, so their order among each other does not matter."""
         pending = self._pending
-        while pending and pending[0][0] <= now_ns:
-            _, _, store, change = heappop(pending)
-            store.apply(change)
+        if pending:
+            self._pending = [entry for entry in pending if entry[0] > now_ns]
+            for arrival_ns, store, change in pending:
+                if arrival_ns <= now_ns:
+                    store.apply(change)
 
     def catch_up_all(self) -> None:
         """Apply everything under way."""
-        while self._pending:
-            _, _, store, change = heappop(self._pending)
+        pending, self._pending = self._pending, []
+        for _, store, change in pending:
             store.apply(change)
 
     def last_arrival_ns(self) -> int | None:

@@ -185,7 +185,9 @@ def read_where(table: Table, relations: tuple[st.Relation, ...], sources: Source
 def _add_token(table: Table, relation: st.Relation, sources: Sources, where: Where) -> None:
     names = tuple(column.name for column in table.partition_key)
     if relation.columns != names:
-        raise invalid(f"The token() function must be applied to all partition key components, in order: {', '.join(names)}")
+        raise invalid(
+            f"The token() function must be applied to all partition key components, in order: {', '.join(names)}"
+        )
     source = sources.of(relation.values[0], "partition key token", _BIGINT)  # type: ignore[arg-type]
     bound = Bound((source,), relation.operator in ("=", "<=", ">="))
     if relation.operator in ("=", ">", ">="):
@@ -198,7 +200,9 @@ def _add_tuple(table: Table, relation: st.Relation, sources: Sources, where: Whe
     names = tuple(column.name for column in table.clustering_key)
     for name in relation.columns:
         if table.column(name).kind != CLUSTERING:
-            raise invalid(f"Multi-column relations can only be applied to clustering columns but was applied to: {name}")
+            raise invalid(
+                f"Multi-column relations can only be applied to clustering columns but was applied to: {name}"
+            )
     start = names.index(relation.columns[0])
     if names[start : start + len(relation.columns)] != relation.columns:
         raise invalid("Clustering columns must appear in the PRIMARY KEY order in multi-column relations")
@@ -244,7 +248,8 @@ def _add_single(table: Table, relation: st.Relation, sources: Sources, where: Wh
     if relation.operator == "IN":
         if relation.in_marker:
             restriction: KeyRestriction = InMarkerRestriction(
-                (sources.of(relation.values[0], name, _list_of(column.type), in_partition_key=in_key),), True  # type: ignore[arg-type]
+                (sources.of(relation.values[0], name, _list_of(column.type), in_partition_key=in_key),),
+                True,  # type: ignore[arg-type]
             )
         else:
             alternatives: tuple[Any, ...] = relation.values
@@ -259,7 +264,9 @@ def _add_single(table: Table, relation: st.Relation, sources: Sources, where: Wh
             _add_range((name,), relation.operator, (source,), where)
             return
         if in_key and not filtering:
-            raise invalid("Only EQ and IN relation are supported on the partition key (unless you use the token() function)")
+            raise invalid(
+                "Only EQ and IN relation are supported on the partition key (unless you use the token() function)"
+            )
         _need_filtering(filtering)
         where.filters.append((column, relation.operator, (source,)))
         return
@@ -390,7 +397,7 @@ class Condition:
         if self.operator in ("=", "!="):
             return bool((found == wanted) == (self.operator == "="))
         if wanted is None:
-            raise invalid(f"Invalid comparison with null for operator \"{self.operator}\"")
+            raise invalid(f'Invalid comparison with null for operator "{self.operator}"')
         return found is not None and COMPARE[self.operator](found, wanted)
 
 
@@ -488,7 +495,11 @@ class InsertPlan(ModifyPlan):
         self._regular_set = table.column_set(regular_names)
         self._static_set = table.column_set(static_names)
         self._position_of = table.position_of
-        self._check_empty_key = len(table.partition_key) == 1 and table.partition_key[0].type.name in ("text", "ascii", "blob")
+        self._check_empty_key = len(table.partition_key) == 1 and table.partition_key[0].type.name in (
+            "text",
+            "ascii",
+            "blob",
+        )
         self.finish(places)
         # Whether every execution is one write of whole columns: nothing static, nothing conditional.
         self.is_plain = not static_names and not self.if_not_exists and not self._check_empty_key
@@ -626,7 +637,9 @@ class DeletePlan(ModifyPlan):
         self._rows = len(self._where.clustering) + len(self._where.tuple_columns) == len(table.clustering_key)
         self.conditions = read_conditions(table, statement.conditions, sources)
         if self.conditions is not None and not self._rows:
-            raise invalid("DELETE statements must restrict all PRIMARY KEY columns with equality relations in order to use IF")
+            raise invalid(
+                "DELETE statements must restrict all PRIMARY KEY columns with equality relations in order to use IF"
+            )
         self.finish(_named_sources(self._where))
 
     def changes(self, full: Values, timestamp: int, now_s: int) -> list[Change]:
@@ -751,7 +764,11 @@ class SelectPlan:
         self.where = read_where(table, statement.where, sources, filtering=statement.allow_filtering)
         where = self.where
         by_key = bool(where.partition)
-        if not by_key and (where.clustering or where.range_columns or where.tuple_columns) and not statement.allow_filtering:
+        if (
+            not by_key
+            and (where.clustering or where.range_columns or where.tuple_columns)
+            and not statement.allow_filtering
+        ):
             _need_filtering(False)
         if by_key and (where.token_lower or where.token_upper):
             raise unsupported("token() together with a partition key")
@@ -761,7 +778,8 @@ class SelectPlan:
         if self.is_count and len(self.outputs) > 1:
             raise unsupported("an aggregate beside other columns")
         if self.is_distinct and any(
-            output.kind not in (PARTITION, "token") and table.columns[output.column].kind != STATIC for output in self.outputs
+            output.kind not in (PARTITION, "token") and table.columns[output.column].kind != STATIC
+            for output in self.outputs
         ):
             raise invalid("SELECT DISTINCT queries must only request partition key columns and/or static columns")
         self.is_reversed = self._reversed(table, statement)
@@ -813,7 +831,9 @@ class SelectPlan:
                 if table.column(name).kind in (PARTITION, CLUSTERING):
                     raise invalid(f"Cannot use selection function {selector.function} on PRIMARY KEY part {name}")
                 kind = _BIGINT if selector.function == "writetime" else _INT
-                outputs.append(Output(selector.alias or f"{selector.function}({name})", selector.function, 0, name, kind))
+                outputs.append(
+                    Output(selector.alias or f"{selector.function}({name})", selector.function, 0, name, kind)
+                )
             else:
                 raise unsupported(f"the function {selector.function}({', '.join(arguments)})")
         return outputs
@@ -828,11 +848,15 @@ class SelectPlan:
         flips = []
         for name, descending in statement.order_by:
             if table.column(name).kind != CLUSTERING:
-                raise invalid(f"Order by is currently only supported on the clustered columns of the PRIMARY KEY, got {name}")
+                raise invalid(
+                    f"Order by is currently only supported on the clustered columns of the PRIMARY KEY, got {name}"
+                )
             while expected and expected[0].name != name and expected[0].name in pinned:
                 expected.pop(0)
             if not expected or expected[0].name != name:
-                raise invalid("Order by currently only supports the ordering of columns following their declared order in the PRIMARY KEY")
+                raise invalid(
+                    "Order by currently only supports the ordering of columns following their declared order in the PRIMARY KEY"
+                )
             flips.append(expected.pop(0).descending != descending)
         if any(flips) != all(flips):
             raise invalid("Unsupported order by relation")

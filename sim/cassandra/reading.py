@@ -212,9 +212,7 @@ class _Reader:
 
     def _reconciled(self, key: Key, partitions: list[Partition | None], position: Position | None) -> Row | None:
         """The join of the replicas' versions of a row; who lacks some of it is noted for repair."""
-        versions = [
-            None if p is None else (p.static if position is None else p.rows.get(position)) for p in partitions
-        ]
+        versions = [None if p is None else (p.static if position is None else p.rows.get(position)) for p in partitions]
         joined: Row | None = None
         for version in versions:
             if version is not None:
@@ -289,9 +287,7 @@ class _Reader:
                     return False
         return True
 
-    def _project(
-        self, key: Key, clustering: Key, cells: dict[str, Cell], statics: dict[str, Cell]
-    ) -> tuple[Any, ...]:
+    def _project(self, key: Key, clustering: Key, cells: dict[str, Cell], statics: dict[str, Cell]) -> tuple[Any, ...]:
         result = []
         for output in self.plan.outputs:
             if output.kind in ("writetime", "ttl"):

@@ -70,7 +70,18 @@ class RowWrite:
     A value of None is a tombstone. `position` orders the row in its partition; None is the static row.
     """
 
-    __slots__ = ("clustering", "columns", "expires_s", "marked", "now_s", "partition", "position", "timestamp", "ttl", "values")
+    __slots__ = (
+        "clustering",
+        "columns",
+        "expires_s",
+        "marked",
+        "now_s",
+        "partition",
+        "position",
+        "timestamp",
+        "ttl",
+        "values",
+    )
 
     def __init__(
         self,
@@ -182,10 +193,15 @@ def merge(old: Row, new: Row) -> Row:
     """The join of two versions of one row. Returns one of the two themselves when it is the join."""
     if old is new:
         return old
-    if isinstance(old, RowWrite) and isinstance(new, RowWrite) and old.columns is new.columns and old.marked == new.marked:
+    if (
+        isinstance(old, RowWrite)
+        and isinstance(new, RowWrite)
+        and old.columns is new.columns
+        and old.marked == new.marked
+    ):
         if old.timestamp != new.timestamp:
             return old if old.timestamp > new.timestamp else new
-        if old.values == new.values and old.ttl == new.ttl and old.now_s == new.now_s:
+        if old.values == new.values and old.ttl == new.ttl and _same_second(old, new):
             return old
         if old.ttl and new.ttl and old.expires_s != new.expires_s and None not in old.values and None not in new.values:
             return old if old.expires_s > new.expires_s else new
@@ -203,6 +219,14 @@ def merge(old: Row, new: Row) -> Row:
     return MergedRow(left.clustering, left.position, marker, deletion, cells)
 
 
+def _same_second(left: RowWrite, right: RowWrite) -> bool:
+    """Whether the second of the write is the same, or of no account: only tombstones and times to live know it.
+
+    A replayed INSERT without either is the same facts again, whenever it comes; that is the usual replay.
+    """
+    return left.now_s == right.now_s or (left.ttl == 0 and None not in left.values)
+
+
 def same_facts(left: Row | None, right: Row | None) -> bool:
     """Whether two replicas' versions would have the same digest."""
     if left is right:
@@ -214,7 +238,7 @@ def same_facts(left: Row | None, right: Row | None) -> bool:
             left.timestamp == right.timestamp
             and left.values == right.values
             and left.ttl == right.ttl
-            and left.now_s == right.now_s
+            and _same_second(left, right)
             and left.marked == right.marked
         )
     a, b = left.spread(), right.spread()
@@ -231,9 +255,7 @@ def live_cells(row: Row, gone: int, now_s: int) -> dict[str, Cell] | None:
     spread = row.spread()
     if spread.deletion is not None and spread.deletion.timestamp > gone:
         gone = spread.deletion.timestamp
-    cells = {
-        name: cell for name, (_, cell) in spread.cells.items() if cell.timestamp > gone and cell.is_live(now_s)
-    }
+    cells = {name: cell for name, (_, cell) in spread.cells.items() if cell.timestamp > gone and cell.is_live(now_s)}
     marker = spread.marker
     if cells or (marker is not None and marker.timestamp > gone and marker.is_live(now_s)):
         return cells

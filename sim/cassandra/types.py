@@ -77,7 +77,9 @@ class CqlType:
 
     def to_bytes(self, value: Any) -> bytes:
         """A stored value in Cassandra's own serialization: for tokens and for breaking ties between equal timestamps."""
-        return bytes(self.driver.serialize(value if self.to_driver is None else self.to_driver(value), PROTOCOL_VERSION))
+        return bytes(
+            self.driver.serialize(value if self.to_driver is None else self.to_driver(value), PROTOCOL_VERSION)
+        )
 
     def from_literal(self, literal: st.Literal, receiver: str) -> Any:
         """A constant of the text as it is stored; InvalidRequest when it is of the wrong kind or does not fit."""
@@ -166,7 +168,9 @@ _SIMPLE: dict[str, CqlType] = {
             "",
             frozenset({"INTEGER", "STRING"}),
             int64_unpack,
-            to_python=lambda value: cqltypes.DateType.deserialize(value.to_bytes(8, "big", signed=True), PROTOCOL_VERSION),
+            to_python=lambda value: cqltypes.DateType.deserialize(
+                value.to_bytes(8, "big", signed=True), PROTOCOL_VERSION
+            ),
             negatable=True,
         ),
         CqlType(
