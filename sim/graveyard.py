@@ -5,8 +5,11 @@ runs nothing any more, so nothing of a dead event loop may ever be collected, no
 
 The graves are a list that contains itself and that was moved out of the collector's sight by `gc.freeze()`. The list's
 own reference keeps it alive when its module is torn down, and the collector, which never looks at frozen objects, takes
-everything that they refer to for alive. It holds as long as nobody calls `gc.unfreeze()`. The dead stay in memory,
-about 50 KB a crash: a process that runs many seeds should be replaced from time to time.
+everything that they refer to for alive. It holds as long as nobody calls `gc.unfreeze()`.
+
+The dead stay in memory, about 50 KB a crash, with all that their frames refer to, which is in the end the world that they
+lived in. So a run should empty its large stores (the recorder, the brokers' logs) when it is done with them, and a
+process that runs many seeds should be replaced from time to time.
 """
 
 from __future__ import annotations

@@ -39,8 +39,12 @@ class World:
     world.close()
     """
 
-    def __init__(self, seed: int, recorder: Recorder | None = None, latency: Latency = DATA_CENTRE) -> None:
+    def __new__(cls, *args: object, **keywords: object) -> World:
+        # Before the object exists: what is there when the graves are sealed is never collected.
         graveyard.seal()
+        return super().__new__(cls)
+
+    def __init__(self, seed: int, recorder: Recorder | None = None, latency: Latency = DATA_CENTRE) -> None:
         self.clock = Clock()
         self.randomness = Randomness(seed)
         self.network = Network(self.clock, self.randomness, latency)
