@@ -111,7 +111,8 @@ _FUNDS_PER_ASSET_MAX: Final = 2**61
 """All users' first deposits in one asset together: sums over the whole market stay far inside 64 bits."""
 
 _QUERIES: Final = ("active_orders",) * 5 + ("order",) * 2 + ("history", "trades", "balances")
-_LIMITS: Final = (100, 100, 20, 3)
+_QUERIES_OF_A_SYMBOL: Final = ("history", "trades")
+_LIMITS: Final = (1_000, 1_000, 100, 3)
 
 
 @dataclass(slots=True)
@@ -470,7 +471,9 @@ class _SyntheticFlow:
                 user_id=order.user_id,
                 kind=READ,
                 request_id=self._name("q"),
-                symbol=order.market.name if draw & 64 and query != "balances" and query != "order" else "",
+                symbol=order.market.name
+                if query in _QUERIES_OF_A_SYMBOL or (query == "active_orders" and draw & 64)
+                else "",
                 reference=order.request_id if query == "order" else "",
                 query=query,
                 limit=_LIMITS[reads.bits(2)],
