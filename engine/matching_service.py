@@ -12,13 +12,13 @@ from engine.ownership_settings import OwnershipSettings
 from engine.partition_core import Duty, Outgoing
 from schema import wire
 from schema.events import EngineOutput
-from schema.ports import Disk, KafkaClients, Log, Randomness
+from schema.ports import Clock, Disk, KafkaClients, Log, Randomness
 from schema.topics import ENGINE_OUTPUTS, FUND_UPDATES, VALIDATED_ORDERS, Topology
 
 if TYPE_CHECKING:
     from aiokafka.structs import ConsumerRecord
 
-SERVICE: Final = "matching-engine"
+SERVICE: Final = "matching"
 """The consumer group, and the beginning of each transactional id."""
 CODE_VERSION: Final = 1
 """What the bytes of a snapshot mean; raised whenever the engine decides anything differently."""
@@ -121,12 +121,19 @@ class MatchingService(OwnershipService):
         self,
         topology: Topology,
         *,
-        clients: KafkaClients,
+        kafka: KafkaClients,
         disk: Disk,
+        clock: Clock,
         randomness: Randomness,
         log: Log,
         settings: OwnershipSettings | None = None,
     ) -> None:
         super().__init__(
-            matching_duty(topology), clients=clients, disk=disk, randomness=randomness, log=log, settings=settings
+            matching_duty(topology),
+            kafka=kafka,
+            disk=disk,
+            clock=clock,
+            randomness=randomness,
+            log=log,
+            settings=settings,
         )

@@ -34,7 +34,7 @@ from engine.partition_core import Duty, Outgoing, PartitionCore
 from engine.snapshots import Snapshot, SnapshotStore
 from engine.takeover import CorruptRecordError, recover
 from engine.transactions import FencedError, TransactionalWriter, TransactionFailedError
-from schema.ports import Disk, KafkaClients, KafkaConsumer, Log, Randomness
+from schema.ports import Clock, Disk, KafkaClients, KafkaConsumer, Log, Randomness
 from schema.topics import MAX_RECORD_BYTES
 from schema.wire import WireError
 
@@ -52,15 +52,17 @@ class OwnershipService:
         self,
         duty: Duty,
         *,
-        clients: KafkaClients,
+        kafka: KafkaClients,
         disk: Disk,
+        clock: Clock,
         randomness: Randomness,
         log: Log,
         settings: OwnershipSettings | None = None,
     ) -> None:
         self.duty = duty
-        self.clients = clients
+        self.kafka = kafka
         self.disk = disk
+        self.clock = clock
         self.log = log
         self.settings = settings or OwnershipSettings()
         self._randomness = randomness
@@ -110,7 +112,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _make_consumer(self) -> KafkaConsumer:
         settings = self.settings
-        return self.service.clients.consumer(
+        return self.service.kafka.consumer(
             group_id=self.duty.service,
             isolation_level="read_committed",
             enable_auto_commit=False,
@@ -122,6 +124,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
             request_timeout_ms=settings.request_timeout_ms,
             retry_backoff_ms=settings.retry_backoff_ms,
             max_partition_fetch_bytes=MAX_RECORD_BYTES,
+            fetch_max_wait_ms=settings.fetch_wait_ms,
         )
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -340,7 +343,7 @@ class PartitionTask:
     async def _own(self) -> None:
         """Take over and work until the end is requested. Whatever is raised, nothing of the state outlives it."""
         writer = TransactionalWriter(
-            self._service.clients, f"{self._duty.service}-{self._number}", self._settings, self._log
+            self._service.kafka, f"{self._duty.service}-{self._number}", self._settings, self._log
         )
         try:
             core = await self._take_over(writer)
@@ -389,9 +392,7 @@ class PartitionTask:
 
     async def _rebuild(self, writer: TransactionalWriter) -> PartitionCore:
         await writer.start()
-        recovered = await recover(
-            self._duty, self._number, self._service.clients, self._store, self._settings, self._log
-        )
+        recovered = await recover(self._duty, self._number, self._service.kafka, self._store, self._settings, self._log)
         self._sequence_at_snapshot = recovered.snapshot_sequence
         return recovered.core
 
@@ -468,7 +469,14 @@ class PartitionTask:
             for topic in self._duty.input_topics
             if (next_offset := core.next_offset(topic)) is not None
         }
-        snapshot = Snapshot(core.sequence, core.last_hash, self._last_output_offset, next_offsets, core.snapshot())
+        snapshot = Snapshot(
+            core.sequence,
+            core.last_hash,
+            self._last_output_offset,
+            next_offsets,
+            self._service.clock.now_ns(),
+            core.snapshot(),
+        )
         self._sequence_at_snapshot = core.sequence
         try:
             await self._store.save(snapshot)

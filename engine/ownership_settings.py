@@ -23,6 +23,8 @@ class OwnershipSettings:
     """How long a revocation waits for the running transaction to end before it cancels it."""
     stop_timeout_ms: int = 3_000
     """How long closing a Kafka client, or aborting a transaction, may take; both only hasten what happens anyhow."""
+    fetch_wait_ms: int = 100
+    """How long a broker holds a fetch when there is nothing. A resumed partition may have to wait as long."""
     poll_timeout_ms: int = 1_000
     """How long one fetch for input waits. New input ends the wait at once."""
     poll_records_max: int = 500

@@ -37,6 +37,7 @@ class _Header(msgspec.Struct, array_like=True, frozen=True):
     hash: int
     output_offset: int
     next_offsets: list[tuple[str, int]]
+    taken_at_ns: int
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -48,12 +49,14 @@ class Snapshot:
     """Committed state after the output record with this sequence and hash, which stands at `output_offset`.
 
     `next_offsets` is where each input topic is to be read on; a topic that is missing is read from its beginning.
+    `taken_at_ns` is the host's wall clock, for whoever looks at the file; nothing depends on it.
     """
 
     sequence: int
     hash: int
     output_offset: int
     next_offsets: dict[str, int]
+    taken_at_ns: int
     state: bytes
 
 
@@ -121,6 +124,7 @@ class SnapshotStore:
                 snapshot.hash,
                 snapshot.output_offset,
                 sorted(snapshot.next_offsets.items()),
+                snapshot.taken_at_ns,
             )
         )
         body = _MAGIC + len(header).to_bytes(_LENGTH_BYTES, "big") + header + snapshot.state
@@ -147,4 +151,11 @@ class SnapshotStore:
             raise ValueError(f"code version {header.code_version}, this is {self._code_version}")
         if (header.service, header.partition) != (self._service, self._partition):
             raise ValueError(f"it is of {header.service} partition {header.partition}")
-        return Snapshot(header.sequence, header.hash, header.output_offset, dict(header.next_offsets), body[end:])
+        return Snapshot(
+            header.sequence,
+            header.hash,
+            header.output_offset,
+            dict(header.next_offsets),
+            header.taken_at_ns,
+            body[end:],
+        )

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from aiokafka.structs import RecordMetadata, TopicPartition
 
+_RECORD_OVERHEAD_BYTES: Final = 1024
+"""More than the client adds to a record's value, so that a value of the largest size can be sent."""
 _PRODUCER_BATCH_BYTES: Final = 1024 * 1024
 """A transaction's records for one partition travel in one request up to this size."""
 
@@ -53,7 +55,7 @@ class TransactionalWriter:
             retry_backoff_ms=settings.retry_backoff_ms,
             acks="all",
             max_batch_size=_PRODUCER_BATCH_BYTES,
-            max_request_size=MAX_RECORD_BYTES,
+            max_request_size=MAX_RECORD_BYTES + _RECORD_OVERHEAD_BYTES,
         )
 
     async def start(self) -> None:

@@ -16,7 +16,7 @@ from engine.ubscore import BalanceCore, Decision
 from schema import wire
 from schema.codes import Outcome
 from schema.events import DeadLetter, PlaceOrder, ReplaceOrder
-from schema.ports import Disk, KafkaClients, Log, Randomness
+from schema.ports import Clock, Disk, KafkaClients, Log, Randomness
 from schema.topics import (
     BALANCE_EVENTS,
     DEAD_LETTERS,
@@ -149,12 +149,19 @@ class UbsCoreService(OwnershipService):
         self,
         topology: Topology,
         *,
-        clients: KafkaClients,
+        kafka: KafkaClients,
         disk: Disk,
+        clock: Clock,
         randomness: Randomness,
         log: Log,
         settings: OwnershipSettings | None = None,
     ) -> None:
         super().__init__(
-            ubscore_duty(topology), clients=clients, disk=disk, randomness=randomness, log=log, settings=settings
+            ubscore_duty(topology),
+            kafka=kafka,
+            disk=disk,
+            clock=clock,
+            randomness=randomness,
+            log=log,
+            settings=settings,
         )
