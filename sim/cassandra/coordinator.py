@@ -372,7 +372,11 @@ class Coordinator:
         stores = [replica.store(table) for replica in chosen]
         if consistency in _SERIAL:
             stores = [self._cluster.lightweight.with_accepted(store) for store in stores]
-        page = read_page(plan, full, stores, now_s, page_size, cursor)
+        try:
+            page = read_page(plan, full, stores, now_s, page_size, cursor)
+        except ServerRefusal as refusal:
+            attempt.future.deliver_error(refusal.message, node)
+            return
         if not page.repairs or not table.blocking_read_repair or len(chosen) == 1:
             attempt.finish_read(page, len(chosen))
             return

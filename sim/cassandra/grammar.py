@@ -231,6 +231,9 @@ class _Build(Transformer[Token, Any]):
     def where(self, *relations: st.Relation) -> tuple[st.Relation, ...]:
         return relations
 
+    def operator(self, token: Token) -> Token:
+        return token
+
     def compare(self, name: str, operator: Token, term: st.Term) -> st.Relation:
         return st.Relation((name,), str(operator), (term,))
 
@@ -400,8 +403,8 @@ class _Build(Transformer[Token, Any]):
     def drop_keyspace(self, if_exists: bool | None, name: str) -> st.DropKeyspace:
         return st.DropKeyspace(name, bool(if_exists))
 
-    def cql_type(self, name: str, *parameters: st.TypeName | None) -> st.TypeName:
-        return st.TypeName(name, tuple(each for each in parameters if each is not None))
+    def cql_type(self, name: str, *parameters: st.TypeName | Token | None) -> st.TypeName:
+        return st.TypeName(name, tuple(each for each in parameters if isinstance(each, st.TypeName)))
 
     def static(self) -> bool:
         return True

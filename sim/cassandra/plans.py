@@ -325,9 +325,11 @@ def _check_clustering(table: Table, where: Where, filtering: bool) -> None:
                         where.filters.append((column, symbol + "=" * bound.inclusive, bound.sources))
                 where.lower = where.upper = None
                 where.range_columns = ()
-        elif name not in restricted:
-            if hole is None:
+        elif name in where.range_columns:
+            if name == where.range_columns[-1]:
                 hole = name
+        elif name not in restricted and hole is None:
+            hole = name
 
 
 def partition_keys(table: Table, where: Where, full: Values) -> list[Key]:
