@@ -7,9 +7,9 @@ The graves are a list that contains itself and that was moved out of the collect
 own reference keeps it alive when its module is torn down, and the collector, which never looks at frozen objects, takes
 everything that they refer to for alive. It holds as long as nobody calls `gc.unfreeze()`.
 
-The dead stay in memory, about 50 KB a crash, with all that their frames refer to, which is in the end the world that they
-lived in. So a run should empty its large stores (the recorder, the brokers' logs) when it is done with them, and a
-process that runs many seeds should be replaced from time to time.
+The dead stay in memory, about 50 KB a crash, with all that their frames refer to, which is in the end the world that
+they lived in. So a run should empty its large stores (the recorder, the brokers' logs) when it is done with them, and
+a process that runs many seeds should be replaced from time to time.
 """
 
 from __future__ import annotations
