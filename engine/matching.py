@@ -9,11 +9,11 @@ What is decided here, beyond the words of the design:
   the same input, exactly one event more with its state at the end of the input: an OrderUpdate if it lives on, an
   OrderCompletion if not. Each maker touched yields one OrderUpdate or OrderCompletion. Events stand as they happened: a
   replaced order's completion, makers in the order they were met, the taker last.
-* **When a taker stops.** For the next maker within its price, in this order: it is the taker's own (SELF_TRADE); 1,000
-  makers have been met (MATCH_LIMIT); the money left does not buy one lot (SPEND_LIMIT). When the money left buys only
-  part of a maker, the taker buys that part and stops (SPEND_LIMIT). Whatever its type, a taker so stopped does not
-  rest. When there is no maker within its price a GTC limit order rests, and the rest of any other is cancelled
-  (UNFILLED_REST). A market order never rests, whatever its time in force says.
+* **When a taker stops.** For the next maker within its price, in this order: 1,000 makers have been met (MATCH_LIMIT);
+  it is the taker's own (SELF_TRADE); the money left does not buy one lot of it (SPEND_LIMIT), which after buying a part
+  of a maker is so for the rest of the same one. Whatever its type, a taker so stopped does not rest. When there is no
+  maker within its price a GTC limit order rests, and the rest of any other is cancelled (UNFILLED_REST). A market order
+  never rests, whatever its time in force says.
 * **Refusals.** In this order: DUPLICATE_ORDER_ID when an order of that id lives anywhere in the partition (a replace to
   the replaced order's own id included); WOULD_CROSS for a post-only order that meets any order within its price, its
   user's own too; CANNOT_FILL for a fill-or-kill, limit or market, that would be stopped or run dry before it is filled.
@@ -432,11 +432,11 @@ def _match(market: Market, taker: Order, limit: int, output_seq: int, time_ns: i
     spends = taker.order_type == code.MARKET and taker.side == code.BUY
     rest = taker.quantity
     while rest and (maker := makers.first(limit)) is not None:
-        if maker.user_id == taker.user_id:
-            fills.stopped = code.SELF_TRADE
-            break
         if len(fills.trades) == MATCH_LIMIT:
             fills.stopped = code.MATCH_LIMIT
+            break
+        if maker.user_id == taker.user_id:
+            fills.stopped = code.SELF_TRADE
             break
         price = maker.price
         maker_rest = maker.quantity - maker.filled_quantity
@@ -471,11 +471,9 @@ def _match(market: Market, taker: Order, limit: int, output_seq: int, time_ns: i
         fills.met[maker.user_id] = fills.met.get(maker.user_id, ()) + market.settle(maker, quantity, quote)
         if quantity < maker_rest:
             fills.updates.append(_updated(maker, time_ns))
-            if rest:
-                fills.stopped = code.SPEND_LIMIT
-            break
-        book.remove(maker)
-        fills.completions.append(_completed(maker, time_ns, code.FILLED, code.REASON_FILLED))
+        else:
+            book.remove(maker)
+            fills.completions.append(_completed(maker, time_ns, code.FILLED, code.REASON_FILLED))
     return fills
 
 
