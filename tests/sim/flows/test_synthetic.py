@@ -5,7 +5,7 @@ import pytest
 
 from schema.codes import OrderType, TimeInForce
 from schema.identifiers import INT64_MAX
-from sim.flows.market import first_price, make_topology
+from sim.flows.market import make_topology
 from sim.flows.operations import (
     CANCEL,
     DEPOSIT,
