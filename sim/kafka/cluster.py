@@ -324,11 +324,9 @@ class KafkaCluster:
         slowest = 0
         for other in self.broker_ids:
             if other != broker and self._up[other]:
-                name = self.broker_names[other]
-                there_ns = self.network.delay_ns(here, name)
-                back_ns = self.network.delay_ns(name, here)
-                if there_ns is not None and back_ns is not None:
-                    slowest = max(slowest, there_ns + back_ns)
+                there_ns = self.network.delay_ns(here, self.broker_names[other])
+                if there_ns is not None and 2 * there_ns > slowest:
+                    slowest = 2 * there_ns
         return slowest
 
     # -- coordinators

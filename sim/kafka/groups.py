@@ -253,7 +253,7 @@ class GroupCoordinators:
         for other in group.members.values():
             other.assignment = assignments.get(other.id, {})
             if other.sync_call is not None:
-                self._clock.after(self._cluster.storing_ns(call.broker), other.sync_call.answer, other.assignment)
+                other.sync_call.answer_in(self._cluster.storing_ns(call.broker), other.assignment)
                 other.sync_call = None
 
     def leave(self, call: Call, name: str, member_id: str) -> None:
@@ -339,7 +339,7 @@ class GroupCoordinators:
             call.refuse(refusal)
             return
         group.offsets.update(offsets)
-        self._clock.after(self._cluster.storing_ns(call.broker), call.answer)
+        call.answer_in(self._cluster.storing_ns(call.broker))
 
     def fetch_offsets(self, call: Call, name: str, tps: list[TopicPartition]) -> None:
         """OffsetFetch: what is committed.

@@ -242,7 +242,7 @@ class TransactionCoordinators:
 
     def _answer(self, call: Call, result: object) -> None:
         """Answer when what the coordinator stored is replicated."""
-        self._clock.after(self._cluster.storing_ns(call.broker), call.answer, result)
+        call.answer_in(self._cluster.storing_ns(call.broker), result)
 
     def _admit(
         self, call: Call, transactional_id: str, producer_id: int, epoch: int

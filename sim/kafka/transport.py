@@ -77,6 +77,18 @@ class Call:
         """Send an error back to the client."""
         self._send_back(error, None)
 
+    def answer_in(self, delay_ns: int, result: object = None) -> None:
+        """Send the result after a delay: one event for both. What is lost is decided now."""
+        transport = self.transport
+        cluster = transport.cluster
+        if self.is_done or not transport.incarnation.alive or not cluster.is_up(self.broker):
+            return
+        if cluster.faults.answers_are_lost and cluster.faults.loses_answer(self):
+            return
+        back_ns = cluster.network.delay_ns(cluster.broker_names[self.broker], transport.host)
+        if back_ns is not None:
+            cluster.clock.after(delay_ns + back_ns, transport.incarnation.enter, self.finish, None, result)
+
     def _send_back(self, error: KafkaError | None, result: object) -> None:
         transport = self.transport
         cluster = transport.cluster
