@@ -19,7 +19,7 @@ from sim.cassandra.catalog import Table
 from sim.cassandra.errors import ServerRefusal, invalid
 from sim.cassandra.node import Node
 from sim.cassandra.plans import SelectPlan, partition_keys
-from sim.cassandra.reading import Cursor, read_page
+from sim.cassandra.reading import Cursor, Holders, read_page
 from sim.cassandra.storage import Change, Key, token_of
 
 if TYPE_CHECKING:
@@ -290,39 +290,54 @@ class Coordinator:
         cluster = self._cluster
         at_coordinator = self._clock.now + request_ns + node.extra_ns
         replicas = self._replicas_of(plan, full)
-        required = self.required(consistency, cluster.replication_factor(plan.table))
-        if cluster.is_troubled and self._refused(attempt, node, replicas, required, consistency, at_coordinator):
-            return
-        if cluster.is_troubled and cluster.faults.strike("read_timeout"):
-            error = errors.read_timeout(consistency, required - 1, required, False)
-            attempt.answer(node, at_coordinator + cluster.read_timeout_ns, error, required - 1)
-            return
-        asked = self._ask(node, replicas, required, at_coordinator)
+        factor = cluster.replication_factor(plan.table)
+        required = self.required(consistency, factor)
+        scattered = len(replicas) > factor
+        if cluster.is_troubled:
+            groups = self._ring_segments(factor) if scattered else [replicas]
+            weakest = min(groups, key=lambda group: sum(1 for replica in group if replica.is_known_up))
+            if self._refused(attempt, node, weakest, required, consistency, at_coordinator):
+                return
+            if cluster.faults.strike("read_timeout"):
+                error = errors.read_timeout(consistency, required - 1, required, False)
+                attempt.answer(node, at_coordinator + cluster.read_timeout_ns, error, required - 1)
+                return
+        wanted = sum(1 for replica in replicas if replica.is_known_up) if scattered else required
+        asked = self._ask(node, replicas, wanted, at_coordinator)
         deadline = at_coordinator + cluster.read_timeout_ns
-        in_time = [entry for entry in asked if entry[0] <= deadline]
-        if len(in_time) < required:
-            error = errors.read_timeout(consistency, len(in_time), required, bool(in_time))
-            attempt.answer(node, deadline, error, len(in_time))
+        in_time = sorted((entry for entry in asked if entry[0] <= deadline), key=_when)
+        if len(in_time) < wanted:
+            received = min(len(in_time), required - 1)
+            error = errors.read_timeout(consistency, received, required, bool(in_time))
+            attempt.answer(node, deadline, error, received)
             return
-        in_time.sort(key=lambda entry: entry[0])
-        chosen = [replica for _, replica in in_time[:required]]
+        chosen = [replica for _, replica in in_time[:wanted]]
         now_s = node.now_s(request_ns)
-        attempt.answer_with(
-            node,
-            in_time[required - 1][0],
-            self._look,
-            (plan, full, chosen, now_s, page_size, cursor, consistency),
-            required,
-        )
+        holders = self._holders(plan.table, chosen, required) if scattered else None
+        arguments = (plan, full, chosen, now_s, page_size, cursor, consistency, holders)
+        attempt.answer_with(node, in_time[wanted - 1][0], self._look, arguments, required)
 
     def _replicas_of(self, plan: SelectPlan, full: tuple[Any, ...]) -> Sequence[Node]:
+        """Whom a read may ask: the replicas of its one partition, or all nodes."""
         cluster = self._cluster
         if not plan.where.partition or cluster.replication_factor(plan.table) == len(cluster.nodes):
             return cluster.nodes
         keys = partition_keys(plan.table, plan.where, full)
-        if len(keys) == 1:
-            return cluster.replicas(plan.table, keys[0])
-        return cluster.nodes
+        return cluster.replicas(plan.table, keys[0]) if len(keys) == 1 else cluster.nodes
+
+    def _ring_segments(self, factor: int) -> list[list[Node]]:
+        """The replicas of each piece of the ring."""
+        nodes = self._cluster.nodes
+        return [[nodes[(first + i) % len(nodes)] for i in range(factor)] for first in range(len(nodes))]
+
+    def _holders(self, table: Table, chosen: list[Node], required: int) -> Holders:
+        """Of the nodes asked, as many replicas of a partition as the level needs."""
+
+        def holders(key: Key) -> list[int]:
+            replicas = self._cluster.replicas(table, key)
+            return [place for place, replica in enumerate(chosen) if replica in replicas][:required]
+
+        return holders
 
     def _ask(self, node: Node, replicas: Sequence[Node], required: int, start_ns: int) -> list[tuple[int, Node]]:
         """When each replica asked has answered. A spare one is asked when an answer is late (speculative retry)."""
@@ -363,6 +378,7 @@ class Coordinator:
         page_size: int | None,
         cursor: Cursor | None,
         consistency: int,
+        holders: Holders | None,
     ) -> None:
         """The answer is due: read what the replicas hold, and repair them first where they differ."""
         now = self._clock.now
@@ -373,7 +389,7 @@ class Coordinator:
         if consistency in _SERIAL:
             stores = [self._cluster.lightweight.with_accepted(store) for store in stores]
         try:
-            page = read_page(plan, full, stores, now_s, page_size, cursor)
+            page = read_page(plan, full, stores, now_s, page_size, cursor, holders)
         except ServerRefusal as refusal:
             attempt.future.deliver_error(refusal.message, node)
             return
@@ -403,6 +419,10 @@ class Coordinator:
         if there is None or back is None:
             return None
         return there + back + self._service_ns[self._bits(10)] + replica.extra_ns
+
+
+def _when(entry: tuple[int, Node]) -> int:
+    return entry[0]
 
 
 def _give(attempt: Attempt, _node: Node, page: Any) -> None:

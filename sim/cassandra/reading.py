@@ -7,7 +7,7 @@ would have differed: the differences are collected as changes for blocking read 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sim.cassandra.binding import Values
@@ -27,6 +27,10 @@ from sim.cassandra.storage import (
     TableStore,
     token_of,
 )
+
+
+Holders = Callable[[Key], Sequence[int]]
+"""The places, in the list of stores, of those that are asked about a partition."""
 
 
 class Cursor(NamedTuple):
@@ -63,14 +67,22 @@ def read_page(
     now_s: int,
     page_size: int | None,
     cursor: Cursor | None,
+    holders: Holders | None = None,
 ) -> Page:
-    """Read from the stores of the replicas asked, as of `now_s`, at most `page_size` rows (None: all)."""
-    reader = _Reader(plan, full, stores, now_s)
+    """Read from the stores of the replicas asked, as of `now_s`, at most `page_size` rows (None: all).
+
+    Where not every store is a replica of every partition, `holders` tells for a partition key which ones are asked.
+    """
+    reader = _Reader(plan, full, stores, now_s, holders)
     return reader.page(page_size, cursor)
 
 
 class _Reader:
-    def __init__(self, plan: SelectPlan, full: Values, stores: Sequence[TableStore], now_s: int) -> None:
+    def __init__(
+        self, plan: SelectPlan, full: Values, stores: Sequence[TableStore], now_s: int, holders: Holders | None
+    ) -> None:
+        self.holders = holders
+        self.places: Sequence[int] = range(len(stores))
         self.plan = plan
         self.full = full
         self.stores = stores
@@ -157,7 +169,11 @@ class _Reader:
         """The live rows of a partition, projected, in the order asked for; beginning after a position when resumed."""
         plan = self.plan
         now_s = self.now_s
-        partitions = [store.partitions.get(key) for store in self.stores]
+        if self.holders is None:
+            partitions = [store.partitions.get(key) for store in self.stores]
+        else:
+            self.places = self.holders(key)
+            partitions = [self.stores[place].partitions.get(key) for place in self.places]
         if not any(partitions):
             return
         deleted = self._check_deletions(key, partitions)
@@ -222,7 +238,7 @@ class _Reader:
         for index, version in enumerate(versions):
             if not same_facts(version, joined):
                 change: Change = joined if isinstance(joined, RowWrite) else RowChange(key, joined)
-                self.repairs.append(Repair(index, change))
+                self.repairs.append(Repair(self.places[index], change))
         return joined
 
     def _check_deletions(self, key: Key, partitions: list[Partition | None]) -> bool:
@@ -235,10 +251,10 @@ class _Reader:
         known = {tombstone: None for each in ranges for tombstone in each}
         for index, (deletion, mine) in enumerate(zip(deletions, ranges, strict=True)):
             if deletion != last and last is not None:
-                self.repairs.append(Repair(index, PartitionDeletion(key, last)))
+                self.repairs.append(Repair(self.places[index], PartitionDeletion(key, last)))
             for tombstone in known:
                 if tombstone not in mine:
-                    self.repairs.append(Repair(index, RangeDeletion(key, tombstone)))
+                    self.repairs.append(Repair(self.places[index], RangeDeletion(key, tombstone)))
         return True
 
     def _statics(self, key: Key, partitions: list[Partition | None]) -> dict[str, Cell]:
