@@ -4,8 +4,8 @@ It shares nothing with the matching engine but the contract. Each side of a book
 every order is an object; nothing is clever. Fed with the validated orders of a partition, it says which lifecycle
 events and trades there must be, and the invariant `lifecycle-matches-reference` compares.
 
-Rules beyond the text of design 4.1: a placement has revision 1, status NEW and nothing filled; after it an order gets at
-most one further event in an output, with its state at the output's end.
+Rules beyond the text of design 4.1: a placement has revision 1, status NEW and nothing filled; after it an order gets
+at most one further event in an output, with its state at the output's end.
 """
 
 from bisect import bisect_left, insort

@@ -13,6 +13,7 @@ from schema.topics import Topology
 from traces.derived import COMPLETION, PLACEMENT, REFUSAL, UPDATE, Decoded
 from traces.manifest import Manifest
 from traces.recorder import Recorder, arrow_schema
+from traces.reference import Expected
 
 
 class Trace:
@@ -55,13 +56,53 @@ class Trace:
     def final(self, table: str, look: int) -> pd.DataFrame:
         """A table's rows as read at the end: look 0 once settled, look 1 when 25 hours had passed."""
         rows = self.events(f"final_{table}")
-        return rows.loc[rows["look"].to_numpy() == look]
+        selected: pd.DataFrame = rows.loc[rows["look"].to_numpy() == look]
+        return selected
 
     @cached_property
     def decoded(self) -> Decoded:
         """The decoder of the Kafka log, which keeps the derived tables."""
         log = self.tables.get("kafka_log")
         return Decoded(log if log is not None else arrow_schema("kafka_log").empty_table())
+
+    @cached_property
+    def reference(self) -> tuple[Expected, list[int]]:
+        """The reference engine's word on the trace, and the partitions that it could judge: those whose log begins at
+        output 1, where starting from nothing is right.
+
+        Inputs that the engine had no time to take, in a run that never settled, are left out.
+        """
+        expected, judged = Expected(), []
+        outputs = self.outputs
+        partition, offset = outputs["partition"].to_numpy(), outputs["input_offset"].to_numpy()
+        seq = outputs["output_seq"].to_numpy()
+        for number, inputs in sorted(self.engine_inputs.items()):
+            mine = partition == number
+            if mine.any():
+                if not inputs or seq[mine].min() != 1 or inputs[0][0] > offset[mine].min():
+                    continue
+                if not self.has_settled:
+                    inputs = [each for each in inputs if each[0] <= offset[mine].max()]
+            elif not self.has_settled:
+                continue
+            judged.append(number)
+            expected.feed(number, self.topology.symbols, inputs)
+        return expected, judged
+
+    @cached_property
+    def begins_at_one(self) -> bool:
+        """Whether every partition of the chained topics begins at its first record: all that ever happened is here."""
+        return all(
+            int(records.loc[records["partition"] == number, seq].min()) == 1
+            for records, seq in ((self.outputs, "output_seq"), (self.balance_events, "sequence"))
+            for number in records["partition"].unique()
+        )
+
+    @cached_property
+    def looks(self) -> list[tuple[int, str]]:
+        """The looks at the final rows that were taken, and how to speak of them."""
+        later = bool((self.events("phases")["phase"] == "later").any())
+        return [(0, "once settled"), *([(1, "25 hours later")] if later else [])]
 
     @property
     def engine_inputs(self) -> dict[int, list[tuple[int, ValidatedOrder]]]:
@@ -120,7 +161,8 @@ class Trace:
         order = np.lexsort((lived["revision"].to_numpy(), lived["order_id"].to_numpy()))
         ids = lived["order_id"].to_numpy()[order]
         last = np.r_[ids[1:] != ids[:-1], True] if len(ids) else np.empty(0, dtype=bool)
-        return lived.iloc[order[last]].reset_index(drop=True)
+        states: pd.DataFrame = lived.iloc[order[last]].reset_index(drop=True)
+        return states
 
     @property
     def trades(self) -> pd.DataFrame:
@@ -174,7 +216,8 @@ class Trace:
 
     def _order_events_of(self, event: int) -> pd.DataFrame:
         events = self.order_events
-        return events.loc[events["event"].to_numpy() == event].reset_index(drop=True)
+        selected: pd.DataFrame = events.loc[events["event"].to_numpy() == event].reset_index(drop=True)
+        return selected
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

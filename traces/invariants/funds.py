@@ -1,0 +1,260 @@
+"""Invariants about money: nothing appears, nothing vanishes, and what is locked is what live orders need."""
+
+import numpy as np
+import pandas as pd
+
+from schema.codes import EntryKind, OrderStatus, Outcome, Side
+from traces.matching_rows import Ints, codes, compare, group_sums, ints, is_in, repeated, rows
+from traces.trace import Trace
+from traces.verdicts import Findings, Verdict, invariant
+
+_OUTPUT = ("partition", "output_seq")
+
+
+@invariant("funds-conserved")
+def funds_conserved(trace: Trace) -> Verdict:
+    """Entries caused by one output sum to zero per asset once every user touched has applied it; nothing is negative;
+    once settled the total is deposits minus withdrawals.
+
+    So that equal and opposite errors cannot hide: each user's net change in an output is what its trades say, each
+    output is applied at most once to each user (exactly once, once settled) with the entries that it named, entries
+    have the signs of their kind, and deposits and withdrawals are the amounts accepted.
+    """
+    found = Findings()
+    entries, updates, named = trace.ledger_entries, trace.fund_updates, trace.fund_entries
+    found.checked(len(entries) + len(named))
+    identity = ("user_id", "asset_id", "ledger_seq", "kind", "available_delta", "locked_delta")
+    found.add(
+        "balance is negative",
+        rows(entries, (ints(entries, "available_after") < 0) | (ints(entries, "locked_after") < 0)),
+        *identity,
+        "available_after",
+        "locked_after",
+    )
+    found.add("entry has the signs of another kind", rows(entries, _is_odd(entries)), *identity)
+    _check_trades(trace, found)
+
+    # Each output applied to each user at most once, and in the end exactly once.
+    events = trace.balance_events
+    applied = rows(events, ints(events, "update_partition") >= 0)
+    applied = pd.DataFrame(
+        {
+            "partition": ints(applied, "update_partition"),
+            "output_seq": ints(applied, "update_output_seq"),
+            "user_id": ints(applied, "event_user_id"),
+        }
+    )
+    key = (*_OUTPUT, "user_id")
+    found.add("output applied twice to a user", rows(applied, repeated(applied, key)), *key)
+    pending = rows(updates, ~is_in(updates, applied, key))
+    if trace.has_settled:
+        found.add("output never applied to a user", pending, *key, "request_id")
+    if trace.begins_at_one:
+        found.add("applied what no output says", rows(applied, ~is_in(applied, updates, key)), *key)
+
+    # Entries of the ledger against the entries that the output named, and their sum over an output.
+    caused = rows(entries, ints(entries, "update_partition") >= 0)
+    caused = pd.DataFrame(
+        {
+            "partition": ints(caused, "update_partition"),
+            "output_seq": ints(caused, "update_output_seq"),
+            **{name: ints(caused, name) for name in (*identity, "order_id")},
+        }
+    )
+    each = (*key, "order_id", "asset_id", "kind")
+    judged = rows(named, is_in(named, applied, key))
+    (mine, theirs), size = codes(each, judged, caused)
+    differs = np.zeros(size, dtype=bool)
+    for column in ("available_delta", "locked_delta"):
+        differs |= group_sums(mine, size, ints(judged, column)) != group_sums(theirs, size, ints(caused, column))
+    found.add("named by the output, applied otherwise", rows(judged, differs[mine]), *each)
+    found.add("applied, but not what the output named", rows(caused, differs[theirs]), *each)
+    complete = rows(caused, ~is_in(caused, pending, _OUTPUT))
+    (output,), size = codes((*_OUTPUT, "asset_id"), complete)
+    total = group_sums(output, size, ints(complete, "available_delta") + ints(complete, "locked_delta"))
+    found.add("entries of an output do not sum to zero", rows(complete, total[output] != 0), *each)
+
+    _check_transfers(trace, found)
+    return found.verdict
+
+
+@invariant("locks-match-orders")
+def locks_match_orders(trace: Trace) -> Verdict:
+    """Once settled, what a user has locked is what the live orders need: a buy its price times the rest, a sell the
+    rest; in the ledger and in user_balances alike."""
+    found = Findings()
+    if not trace.has_settled or not trace.begins_at_one:
+        return found.verdict
+    states = trace.last_states
+    live = rows(states, np.isin(ints(states, "status"), (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED)))
+    symbols = trace.topology.symbols.symbols
+    ids, inverse = np.unique(ints(live, "symbol_id"), return_inverse=True)
+    of = [symbols[each] for each in ids]
+    base = np.array([each.base.asset_id for each in of], dtype=np.int64)[inverse]
+    quote = np.array([each.quote.asset_id for each in of], dtype=np.int64)[inverse]
+    lot = np.array([each.lot_atoms for each in of], dtype=np.int64)[inverse]
+    cost = np.array([each.tick_lot_atoms for each in of], dtype=np.int64)[inverse]
+    rest = ints(live, "quantity") - ints(live, "filled_quantity")
+    is_buy = ints(live, "side") == Side.BUY
+    needs = pd.DataFrame(
+        {
+            "user_id": ints(live, "user_id"),
+            "asset_id": np.where(is_buy, quote, base),
+            "needed": np.where(is_buy, rest * ints(live, "price") * cost, rest * lot),
+        }
+    )
+    balances = last_entries(trace)
+    final = trace.final("user_balances", 0)
+    found.checked(len(balances))
+    for source, frame, column in (("ledger", balances, "locked_after"), ("user_balances", final, "locked")):
+        (need, have), size = codes(("user_id", "asset_id"), needs, frame)
+        needed = group_sums(need, size, ints(needs, "needed"))
+        locked = group_sums(have, size, ints(frame, column))
+        compared = frame.assign(locked_found=locked[have], locked_needed=needed[have])
+        found.add(
+            f"locked is not what live orders need, by the {source}",
+            rows(compared, locked[have] != needed[have]),
+            "user_id", "asset_id", "locked_found", "locked_needed",
+        )  # fmt: skip
+        found.add(
+            f"live order of a user without a balance, by the {source}",
+            rows(needs, ~is_in(needs, frame, ("user_id", "asset_id"))),
+            "user_id", "asset_id", "needed",
+        )  # fmt: skip
+    return found.verdict
+
+
+@invariant("ledger-matches-balances")
+def ledger_matches_balances(trace: Trace) -> Verdict:
+    """Per user and asset: sequence without gaps, each balance is the one before plus its entry, user_balances is the
+    last."""
+    found = Findings()
+    entries = trace.ledger_entries
+    found.checked(len(entries))
+    (account,), _ = codes(("user_id", "asset_id"), entries)
+    # In the order of the log; a user's entries all stand in one partition.
+    order = np.lexsort((np.arange(len(entries)), account))
+    account = account[order]
+    same = np.r_[False, account[1:] == account[:-1]] if len(account) else np.empty(0, dtype=bool)
+    seq = ints(entries, "ledger_seq")[order]
+    expected_seq = np.where(same, np.roll(seq, 1) + 1, 1 if trace.begins_at_one else seq)
+    identity = ("user_id", "asset_id", "ledger_seq", "partition", "offset")
+    ordered = entries.iloc[order]
+    found.add("ledger sequence has a gap or repeats", rows(ordered, seq != expected_seq), *identity)
+    for column in ("available", "locked"):
+        after, delta = ints(ordered, f"{column}_after"), ints(ordered, f"{column}_delta")
+        before = np.where(same, np.roll(after, 1), 0 if trace.begins_at_one else after - delta)
+        found.add(
+            f"{column} is not the balance before plus the entry", rows(ordered, after != before + delta), *identity
+        )
+    if trace.has_settled:
+        last = last_entries(trace).rename(
+            columns={"available_after": "available", "locked_after": "locked", "time_ns": "updated_at"}
+        )
+        last = last.assign(write_timestamp=ints(last, "ledger_seq"))
+        for look, when in trace.looks:
+            final = trace.final("user_balances", look)
+            compared = compare(
+                last,
+                final,
+                ("user_id", "asset_id"),
+                ("available", "locked", "ledger_seq", "updated_at", "write_timestamp"),
+            )
+            found.checked(compared.matched)
+            found.add(f"no row in user_balances {when}", compared.missing, "user_id", "asset_id", "ledger_seq")
+            found.add(
+                f"user_balances is not the last entry {when}", compared.differing, "user_id", "asset_id", "differs"
+            )
+            negative = (ints(final, "available") < 0) | (ints(final, "locked") < 0)
+            found.add(f"negative row in user_balances {when}", rows(final, negative), "user_id", "asset_id")
+    return found.verdict
+
+
+def last_entries(trace: Trace) -> pd.DataFrame:
+    """The last entry of each user and asset: the balance as the log has it."""
+    return trace.ledger_entries.drop_duplicates(["user_id", "asset_id"], keep="last")
+
+
+def _is_odd(entries: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Entries whose deltas do not have the signs of their kind."""
+    kind, available, locked = (ints(entries, name) for name in ("kind", "available_delta", "locked_delta"))
+    fits = np.zeros(len(entries), dtype=bool)
+    fits |= (kind == EntryKind.DEPOSIT) & (available > 0) & (locked == 0)
+    fits |= (kind == EntryKind.WITHDRAWAL) & (available < 0) & (locked == 0)
+    fits |= (kind == EntryKind.LOCK) & (available < 0) & (locked == -available)
+    fits |= (kind == EntryKind.RELEASE) & (available > 0) & (locked == -available)
+    fits |= (kind == EntryKind.DEBIT) & (available == 0) & (locked < 0)
+    fits |= (kind == EntryKind.CREDIT) & (available > 0) & (locked == 0)
+    return ~fits
+
+
+def _check_trades(trace: Trace, found: Findings) -> None:
+    """Each user's net change per asset in an output is what the output's trades say."""
+    trades, named = trace.trades, trace.fund_entries
+    symbols = trace.topology.symbols.symbols
+    known = rows(trades, np.isin(ints(trades, "symbol_id"), list(symbols)))
+    ids, inverse = np.unique(ints(known, "symbol_id"), return_inverse=True)
+    base = np.array([symbols[each].base.asset_id for each in ids], dtype=np.int64)[inverse]
+    quote = np.array([symbols[each].quote.asset_id for each in ids], dtype=np.int64)[inverse]
+    lots = np.array([symbols[each].lot_atoms for each in ids], dtype=np.int64)[inverse] * ints(known, "quantity")
+    paid = ints(known, "quote_amount")
+    taker_buys = ints(known, "taker_side") == Side.BUY
+    buyer = np.where(taker_buys, ints(known, "taker_user_id"), ints(known, "maker_user_id"))
+    seller = np.where(taker_buys, ints(known, "maker_user_id"), ints(known, "taker_user_id"))
+    traded = pd.DataFrame(
+        {
+            "partition": np.concatenate([ints(known, "partition")] * 4),
+            "output_seq": np.concatenate([ints(known, "output_seq")] * 4),
+            "user_id": np.concatenate([buyer, buyer, seller, seller]),
+            "asset_id": np.concatenate([base, quote, base, quote]),
+            "net": np.concatenate([lots, -paid, -lots, paid]),
+        }
+    )
+    key = (*_OUTPUT, "user_id", "asset_id")
+    (of_entries, of_trades), size = codes(key, named, traded)
+    named_net = group_sums(of_entries, size, ints(named, "available_delta") + ints(named, "locked_delta"))
+    differs = named_net != group_sums(of_trades, size, ints(traded, "net"))
+    found.add("funds moved that no trade moved", rows(named, differs[of_entries]), *key, "order_id", "kind")
+    found.add("trade did not move its funds", rows(traded, differs[of_trades]), *key, "net")
+
+
+def _check_transfers(trace: Trace, found: Findings) -> None:
+    """Deposits and withdrawals move exactly what was accepted, once; and once settled they explain the total."""
+    events, entries = trace.balance_events, trace.ledger_entries
+    command = events["command"].to_numpy(dtype=object)
+    accepted = rows(
+        events,
+        np.isin(command.astype(str), ("deposit", "withdraw"))
+        & (ints(events, "outcome") == Outcome.ACCEPTED)
+        & (ints(events, "is_repeat") == 0),
+    )
+    is_deposit = accepted["command"].to_numpy(dtype=object) == "deposit"
+    moved = np.where(is_deposit, ints(accepted, "amount"), -ints(accepted, "amount"))
+    expected = accepted.assign(
+        available_delta=moved, kind=np.where(is_deposit, EntryKind.DEPOSIT, EntryKind.WITHDRAWAL)
+    )
+    transfers = rows(entries, np.isin(ints(entries, "kind"), (EntryKind.DEPOSIT, EntryKind.WITHDRAWAL)))
+    compared = compare(expected, transfers, ("partition", "offset"), ("user_id", "asset_id", "kind", "available_delta"))
+    where = ("user_id", "asset_id", "partition", "offset")
+    found.add("accepted transfer moved nothing", compared.missing, *where, "request_id")
+    found.add("transfer that was not accepted", compared.unexpected, *where)
+    found.add("transfer moved twice", compared.repeated, *where)
+    found.add("transfer moved something else", compared.differing, *where, "differs")
+    if trace.has_settled and trace.begins_at_one:
+        _check_total(found, "ledger", last_entries(trace), ("available_after", "locked_after"), expected, moved)
+        _check_total(found, "user_balances", trace.final("user_balances", 0), ("available", "locked"), expected, moved)
+
+
+def _check_total(
+    found: Findings, source: str, balances: pd.DataFrame, columns: tuple[str, str], transfers: pd.DataFrame, moved: Ints
+) -> None:
+    (have, should), size = codes(("asset_id",), balances, transfers)
+    total = group_sums(have, size, ints(balances, columns[0]) + ints(balances, columns[1]))
+    due = group_sums(should, size, moved)
+    asset = np.zeros(size, dtype=np.int64)
+    asset[have], asset[should] = ints(balances, "asset_id"), ints(transfers, "asset_id")
+    wrong = total != due
+    found.add(
+        f"total is not deposits minus withdrawals, by the {source}",
+        pd.DataFrame({"asset_id": asset[wrong], "total_found": total[wrong], "total_due": due[wrong]}),
+    )

@@ -1,0 +1,112 @@
+"""Invariants about what clients asked for and were told."""
+
+import numpy as np
+import pandas as pd
+
+from schema.codes import Outcome, Reason
+from schema.topics import FUND_UPDATES, ORDER_REQUESTS
+from traces.invariants.lifecycle import verdicts_of
+from traces.matching_rows import codes, compare, ints, is_in, repeated, rows
+from traces.trace import Trace
+from traces.verdicts import Findings, Verdict, invariant
+
+_REMEMBERED_NS = 24 * 3600 * 10**9
+_ORDER_COMMANDS = ("place", "cancel", "reduce", "replace")
+
+
+@invariant("no-lost-ack")
+def no_lost_ack(trace: Trace) -> Verdict:
+    """A request answered accepted is, once settled, the input of exactly one EngineOutput, whatever was retried; one
+    answered rejected, of none.
+
+    Also without the client's answer: no request has two outputs; what the balance core accepted has one in the end,
+    and each of its inputs makes one record; what the client was told (order, verdict) is what was decided.
+    """
+    found = Findings()
+    outputs = verdicts_of(trace, trace.outputs)
+    answers = trace.events("client_answers")
+    request = ("user_id", "request_id")
+    where = (*request, "order_id", "partition", "output_seq")
+    found.add("request is the input of more than one output", rows(outputs, repeated(outputs, request)), *where)
+    inputs = ("input_topic", "input_partition", "input_offset")
+    found.add("record is the input of more than one output", rows(outputs, repeated(outputs, inputs)), *where)
+
+    outcome = answers["outcome"].to_numpy(dtype=object)
+    for_engine = np.isin(answers["command"].to_numpy(dtype=str), _ORDER_COMMANDS)
+    accepted = rows(answers, for_engine & (outcome == "accepted"))
+    rejected = rows(
+        answers,
+        # A request id used for another body is refused, while the first body under it may well have been accepted.
+        for_engine & (outcome == "rejected") & (ints(answers, "reason") != Reason.REQUEST_ID_REUSED),
+    )
+    found.checked(len(accepted) + len(rejected))
+    which = (*request, "attempt", "command", "order_id")
+    if trace.has_settled and trace.begins_at_one:
+        found.add("accepted, but the input of no output", rows(accepted, ~is_in(accepted, outputs, request)), *which)
+    never = (ints(rejected, "verdict") == 0) & is_in(rejected, outputs, request)
+    found.add("rejected, but the input of an output", rows(rejected, never), *which)
+    _check_answers(found, outputs, accepted)
+    _check_transfers(trace, found, rows(answers, ~for_engine & (outcome == "accepted")))
+    _check_balance_core(trace, found)
+    return found.verdict
+
+
+def _check_answers(found: Findings, outputs: pd.DataFrame, accepted: pd.DataFrame) -> None:
+    """The order and verdict that clients were told are those of the output."""
+    decided = outputs.drop_duplicates(["user_id", "request_id"])
+    which = ("user_id", "request_id", "attempt", "command")
+    compared = compare(decided, accepted, ("user_id", "request_id"), ("order_id",))
+    found.add("client was told another order", compared.differing, *which, "differs")
+    final = rows(accepted, ints(accepted, "verdict") != 0)
+    compared = compare(decided, final, ("user_id", "request_id"), ("verdict", "verdict_reason"))
+    found.add("client was told another verdict", compared.differing, *which, "differs")
+
+
+def _check_transfers(trace: Trace, found: Findings, accepted: pd.DataFrame) -> None:
+    """A deposit or withdrawal answered accepted was done, exactly once."""
+    events = trace.balance_events
+    done = rows(events, (ints(events, "outcome") == Outcome.ACCEPTED) & (ints(events, "is_repeat") == 0))
+    done = rows(done, done["command"].to_numpy(dtype=object) != "")
+    found.checked(len(accepted))
+    which = ("user_id", "request_id")
+    if trace.begins_at_one:
+        found.add("accepted, but never done", rows(accepted, ~is_in(accepted, done, which)), *which, "command")
+    twice = rows(done, repeated(done, which)).sort_values([*which, "time_ns"], kind="stable")
+    if len(twice):
+        (same,), _ = codes(which, twice)
+        soon = np.r_[False, (same[1:] == same[:-1]) & (np.diff(ints(twice, "time_ns")) < _REMEMBERED_NS)]
+        found.add("request accepted twice", rows(twice, soon), *which, "command", "partition", "offset")
+
+
+def _check_balance_core(trace: Trace, found: Findings) -> None:
+    """Each input of the balance core makes one record, and what it accepted reaches the engine once."""
+    events = trace.balance_events
+    places = ("input_topic", "input_partition", "input_offset")
+    found.checked(len(events))
+    found.add(
+        "input decided twice by the balance core",
+        rows(events, repeated(events, places)),
+        "partition",
+        "offset",
+        *places,
+    )
+    sent = rows(events, ints(events, "validated_partition") >= 0)
+    sent = sent.assign(source_partition=ints(sent, "partition"), source_sequence=ints(sent, "sequence"))
+    outputs = trace.outputs
+    source = ("source_partition", "source_sequence")
+    which = ("user_id", "request_id", "command", "order_id", "partition", "sequence")
+    validated = trace.validated
+    found.add(
+        "accepted twice into the engine's input", rows(validated, repeated(validated, source)), *source, "order_id"
+    )
+    if trace.begins_at_one:
+        unknown = rows(outputs, ~is_in(outputs, sent, source))
+        found.add("output for what the balance core never accepted", unknown, "partition", "output_seq", "request_id")
+    if not trace.has_settled or not trace.begins_at_one:
+        return
+    found.add("accepted by the balance core, but without an output", rows(sent, ~is_in(sent, outputs, source)), *which)
+    for topic, records in ((ORDER_REQUESTS, trace.requests), (FUND_UPDATES, trace.sent_updates)):
+        waiting = records.rename(columns={"partition": "input_partition", "offset": "input_offset"})
+        waiting = waiting.assign(input_topic=np.array([topic] * len(waiting), dtype=object))
+        undecided = rows(waiting, ~is_in(waiting, events, places))
+        found.add("input was never decided by the balance core", undecided, "user_id", "request_id", *places)

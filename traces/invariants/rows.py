@@ -1,0 +1,297 @@
+"""Invariants about the rows of the store, once the system has settled and again 25 hours later.
+
+What the rows must be follows from the events alone: `expected_*` say it, for each table.
+"""
+
+import numpy as np
+import pandas as pd
+
+from schema.codes import OrderStatus, OrderType, Outcome, Reason
+from schema.identifiers import INT64_MAX
+from schema.tables import FINISHED_ROW_TTL_S
+from schema.topics import BALANCE_EVENTS, ENGINE_OUTPUTS
+from traces.matching_rows import compare, find, ints, is_in, repeated, rows
+from traces.trace import Trace
+from traces.verdicts import Findings, Verdict, invariant
+
+ROW_KEY = ("user_id", "symbol_id", "created_at", "order_id")
+TRADE_KEY = ("user_id", "symbol_id", "traded_at", "trade_id")
+LEDGER_KEY = ("user_id", "asset_id", "ledger_seq")
+BALANCE_KEY = ("user_id", "asset_id")
+
+_ORDER_VALUES = (
+    "updated_at", "revision", "status", "reason", "side", "order_type", "time_in_force", "price", "quantity",
+    "filled_quantity", "filled_quote", "max_spend", "client_order_id",
+)  # fmt: skip
+_TRADE_VALUES = (
+    "order_id", "side", "is_maker", "price", "quantity", "quote_amount", "symbol_partition", "output_seq",
+)  # fmt: skip
+_LEDGER_VALUES = (
+    "kind", "order_id", "available_delta", "locked_delta", "available_after", "locked_after", "recorded_at",
+    "user_partition", "event_seq",
+)  # fmt: skip
+_INT32_MAX = 2**31 - 1
+_CLOCK_FAULTS = ("clock-jump", "clock-drift")
+_TTL_SLACK_S = 3600
+"""How much longer than 24 hours a time to live may be, because hosts' clocks differ."""
+
+
+@invariant("rows-complete")
+def rows_complete(trace: Trace) -> Verdict:
+    """Once settled, every placement has its lookup, every trade its two user_trades rows, every order its history,
+    every balance event its ledger row, until their time to live.
+
+    25 hours later the same is true of everything but finished orders' rows in active_orders and order_lookup: those
+    are gone. settlement_progress stands at the last record of each chained partition.
+    """
+    found = Findings()
+    if not trace.has_settled:
+        return found.verdict
+    orders = expected_orders(trace)
+    final = ~np.isin(ints(orders, "status"), (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED))
+    refused = expected_refusals(trace)
+    sides = expected_trade_sides(trace)
+    ledger = expected_ledger(trace)
+    for look, when in trace.looks:
+        history, lookup = trace.final("order_history", look), trace.final("order_lookup", look)
+        active = trace.final("active_orders", look)
+        kept = orders if look == 0 else rows(orders, ~final)
+        for what, expected, table, key in (
+            ("placement without its lookup", kept, lookup, ("order_id",)),
+            ("order without its history", orders, history, ROW_KEY),
+            ("refused order without its history", refused, history, ROW_KEY),
+            ("trade without a user's row", sides, trace.final("user_trades", look), TRADE_KEY),
+            ("ledger entry without its row", ledger, trace.final("balance_ledger", look), LEDGER_KEY),
+        ):
+            found.checked(len(expected))
+            identity = dict.fromkeys((*key, *(name for name in ("user_id", "order_id") if name in expected)))
+            found.add(f"{what} {when}", rows(expected, ~is_in(expected, table, key)), *identity)
+        _check_expiry(trace, found, look, rows(orders, final), active, lookup)
+        _check_progress(trace, found, look, when)
+    return found.verdict
+
+
+@invariant("row-matches-engine")
+def row_matches_engine(trace: Trace) -> Verdict:
+    """Each row equals the engine's last word on the order (highest revision), column by column.
+
+    The same for the rows of trades, ledger entries and refusals, and for the write timestamps, which the design fixes
+    (an order's revision, a ledger sequence, an output sequence).
+    """
+    found = Findings()
+    if not trace.has_settled:
+        return found.verdict
+    orders, refused = expected_orders(trace), expected_refusals(trace)
+    histories = pd.concat([orders, refused], ignore_index=True) if len(refused) else orders
+    histories = rows(histories, ~repeated(histories, ROW_KEY))
+    expected = {
+        "active_orders": (orders, ("order_id",), (*ROW_KEY[:3], *_ORDER_VALUES)),
+        "order_history": (histories, ROW_KEY, _ORDER_VALUES),
+        "order_lookup": (orders, ("order_id",), ("user_id", "symbol_id", "created_at", "revision")),
+        "user_trades": (expected_trade_sides(trace), TRADE_KEY, _TRADE_VALUES),
+        "balance_ledger": (expected_ledger(trace), LEDGER_KEY, _LEDGER_VALUES),
+    }
+    for table, (events, key, columns) in expected.items():
+        for look, when in trace.looks:
+            final = trace.final(table, look)
+            compared = compare(events, final, key, (*columns, "write_timestamp"))
+            found.checked(compared.matched)
+            identity = dict.fromkeys((*key, "user_id"))
+            found.add(f"row of {table} is not the last word {when}", compared.differing, *identity, "differs")
+            if table in ("order_history", "user_trades", "balance_ledger"):
+                found.add(f"row of {table} would expire {when}", rows(final, ints(final, "ttl") >= 0), *identity, "ttl")
+    return found.verdict
+
+
+@invariant("no-phantom-row")
+def no_phantom_row(trace: Trace) -> Verdict:
+    """Every row has an event that made it."""
+    found = Findings()
+    if not trace.begins_at_one:
+        return found.verdict
+    orders, ledger = expected_orders(trace), expected_ledger(trace)
+    made = {
+        "active_orders": (orders, ROW_KEY),
+        "order_lookup": (orders, ("order_id", "user_id", "symbol_id", "created_at")),
+        "order_history": (pd.concat([orders, expected_refusals(trace, storable=False)], ignore_index=True), ROW_KEY),
+        "user_trades": (expected_trade_sides(trace), (*TRADE_KEY, "order_id")),
+        "balance_ledger": (ledger, LEDGER_KEY),
+        "user_balances": (ledger, BALANCE_KEY),
+        "settlement_progress": (chained_records(trace), ("topic", "partition_id", "sequence", "hash", "next_offset")),
+    }
+    for table, (events, key) in made.items():
+        for look, when in trace.looks:
+            final = trace.final(table, look)
+            found.checked(len(final))
+            found.add(f"row of {table} without an event {when}", rows(final, ~is_in(final, events, key)), *key)
+    return found.verdict
+
+
+@invariant("one-row-per-order")
+def one_row_per_order(trace: Trace) -> Verdict:
+    """At most one row per order in active_orders, and order_lookup points at it."""
+    found = Findings()
+    for look, when in trace.looks:
+        active, lookup = trace.final("active_orders", look), trace.final("order_lookup", look)
+        found.checked(len(active))
+        found.add(f"order with more than one row {when}", rows(active, repeated(active, ("order_id",))), *ROW_KEY)
+        found.add(f"order with more than one lookup {when}", rows(lookup, repeated(lookup, ("order_id",))), *ROW_KEY)
+        at = find(ints(active, "order_id"), ints(lookup, "order_id"))
+        # A finished order's two rows expire each for itself; only a live one must have its lookup for ever.
+        live = np.isin(ints(active, "status"), (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED))
+        found.add(f"row without a lookup {when}", rows(active, (at < 0) & (live | (look == 0))), *ROW_KEY)
+        pointed = lookup.iloc[at[at >= 0]]
+        row = rows(active, at >= 0)
+        astray = np.zeros(len(row), dtype=bool)
+        for column in ROW_KEY[:3]:
+            astray |= ints(pointed, column) != ints(row, column)
+        found.add(f"lookup points at another row {when}", rows(row, astray), *ROW_KEY)
+        nowhere = ~np.isin(ints(lookup, "order_id"), ints(active, "order_id"))
+        found.add(f"lookup points at no row {when}", rows(lookup, nowhere & (look == 0)), *ROW_KEY)
+    return found.verdict
+
+
+def expected_orders(trace: Trace) -> pd.DataFrame:
+    """The rows that placed orders must have: their last states, with the columns of the tables."""
+    return _as_rows(trace.last_states)
+
+
+def expected_refusals(trace: Trace, *, storable: bool = True) -> pd.DataFrame:
+    """The rows of order_history for orders that never lived: refused by the engine, or by the balance core.
+
+    A duplicate id names an order that lives or lived: its history is that order's. What the balance core refused may
+    hold numbers that fit no column; there is no row for it, and `storable` leaves it out.
+    """
+    by_engine = trace.refusals
+    by_engine = rows(by_engine, ints(by_engine, "reason") != Reason.DUPLICATE_ORDER_ID)
+    events = trace.balance_events
+    command = events["command"].to_numpy(dtype=object)
+    by_core = rows(
+        events,
+        ((command == "place") | (command == "replace"))
+        & (ints(events, "outcome") == Outcome.REJECTED)
+        & (ints(events, "is_repeat") == 0),
+    )
+    if storable:
+        fits = np.ones(len(by_core), dtype=bool)
+        for column in ("order_id", "user_id", "symbol_id", "price", "quantity", "max_spend"):
+            fits &= np.abs(ints(by_core, column)) < INT64_MAX
+        for column in ("side", "order_type", "time_in_force"):
+            fits &= np.abs(ints(by_core, column)) <= _INT32_MAX
+        by_core = rows(by_core, fits)
+    replaces = by_core["command"].to_numpy(dtype=object) == "replace"
+    zero = np.zeros(len(by_core), dtype=np.int64)
+    from_core = pd.DataFrame(
+        {
+            **{name: ints(by_core, name) for name in ("order_id", "user_id", "symbol_id", "side", "time_in_force")},
+            **{name: ints(by_core, name) for name in ("price", "quantity", "max_spend", "reason")},
+            "created_at": ints(by_core, "time_ns"),
+            "updated_at": ints(by_core, "time_ns"),
+            "revision": zero + 1,
+            "write_timestamp": zero + 1,
+            "status": zero + OrderStatus.REJECTED,
+            "order_type": np.where(replaces, int(OrderType.LIMIT), ints(by_core, "order_type")),
+            "filled_quantity": zero,
+            "filled_quote": zero,
+            "client_order_id": by_core["request_id"].to_numpy(dtype=object),
+        }
+    )
+    if not len(from_core):
+        return _as_rows(by_engine)
+    return pd.concat([_as_rows(by_engine), from_core], ignore_index=True) if len(by_engine) else from_core
+
+
+def expected_trade_sides(trace: Trace) -> pd.DataFrame:
+    """The rows of user_trades: the maker's and the taker's of every trade."""
+    trades = trace.trades
+    common = {
+        "symbol_id": ints(trades, "symbol_id"),
+        "traded_at": ints(trades, "time_ns"),
+        "trade_id": ints(trades, "trade_id"),
+        "price": ints(trades, "price"),
+        "quantity": ints(trades, "quantity"),
+        "quote_amount": ints(trades, "quote_amount"),
+        "symbol_partition": ints(trades, "partition"),
+        "output_seq": ints(trades, "output_seq"),
+        "write_timestamp": ints(trades, "output_seq"),
+    }
+    taker_side = ints(trades, "taker_side")
+    return pd.DataFrame(
+        {
+            **{name: np.concatenate([values, values]) for name, values in common.items()},
+            "user_id": np.concatenate([ints(trades, "maker_user_id"), ints(trades, "taker_user_id")]),
+            "order_id": np.concatenate([ints(trades, "maker_order_id"), ints(trades, "taker_order_id")]),
+            "side": np.concatenate([1 - taker_side, taker_side]),
+            "is_maker": np.arange(2 * len(trades)) < len(trades),
+        }
+    )
+
+
+def expected_ledger(trace: Trace) -> pd.DataFrame:
+    """The rows of balance_ledger: one for each entry."""
+    entries = trace.ledger_entries
+    return entries.rename(
+        columns={"time_ns": "recorded_at", "partition": "user_partition", "sequence": "event_seq"}
+    ).assign(write_timestamp=ints(entries, "ledger_seq"))
+
+
+def chained_records(trace: Trace) -> pd.DataFrame:
+    """Every record of the chained topics as settlement_progress would name it."""
+    outputs, events = trace.outputs, trace.balance_events
+    return pd.DataFrame(
+        {
+            "topic": np.array([ENGINE_OUTPUTS] * len(outputs) + [BALANCE_EVENTS] * len(events), dtype=object),
+            "partition_id": np.concatenate([ints(outputs, "partition"), ints(events, "partition")]),
+            "sequence": np.concatenate([ints(outputs, "output_seq"), ints(events, "sequence")]),
+            "hash": np.concatenate([ints(outputs, "hash"), ints(events, "hash")]),
+            "next_offset": np.concatenate([ints(outputs, "offset"), ints(events, "offset")]) + 1,
+        }
+    )
+
+
+def _as_rows(events: pd.DataFrame) -> pd.DataFrame:
+    """Order events as rows: the tables' names for the times, and the revision as write timestamp."""
+    renamed = events.rename(columns={"created_at_ns": "created_at", "updated_at_ns": "updated_at"})
+    return renamed.assign(write_timestamp=ints(events, "revision"))
+
+
+def _check_expiry(
+    trace: Trace, found: Findings, look: int, finished: pd.DataFrame, active: pd.DataFrame, lookup: pd.DataFrame
+) -> None:
+    """A finished order's rows expire 24 hours after its completion."""
+    for name, table in (("active_orders", active), ("order_lookup", lookup)):
+        left = rows(table, np.isin(ints(table, "order_id"), ints(finished, "order_id")))
+        ttl = ints(left, "ttl")
+        too_long = (ttl < 0) | (ttl > FINISHED_ROW_TTL_S + _TTL_SLACK_S)
+        clock_was_wrong = any(fault in trace.struck_faults for fault in _CLOCK_FAULTS)
+        if look == 0:
+            # Clocks that a fault has set apart may lengthen a time to live, but never make it endless.
+            wrong = ttl < 0 if clock_was_wrong else too_long
+            found.add(f"finished order's row of {name} would not expire in time", rows(left, wrong), "order_id", "ttl")
+        else:
+            wrong = ttl < 0 if clock_was_wrong else np.ones(len(left), dtype=bool)
+            found.add(
+                f"finished order's row of {name} is still there 25 hours later", rows(left, wrong), "order_id", "ttl"
+            )
+
+
+def _check_progress(trace: Trace, found: Findings, look: int, when: str) -> None:
+    records = chained_records(trace)
+    if not len(records):
+        return
+    last = records.sort_values(["topic", "partition_id", "sequence"]).drop_duplicates(
+        ["topic", "partition_id"], keep="last"
+    )
+    compared = compare(
+        last, trace.final("settlement_progress", look), ("topic", "partition_id"), ("sequence", "hash", "next_offset")
+    )
+    found.checked(len(last))
+    found.add(f"no settlement progress {when}", compared.missing, "topic", "partition_id", "sequence")
+    found.add(
+        f"settlement progress is not at the end {when}",
+        compared.differing,
+        "topic",
+        "partition_id",
+        "sequence",
+        "differs",
+    )
