@@ -42,7 +42,7 @@ import msgspec
 
 from engine import plain_codes as code
 from engine.book import NO_LIMIT, Order, OrderBook
-from engine.matching_funds import Entries, Market
+from engine.matching_funds import Entries, Market, summed
 from engine.matching_snapshot import EngineState, SnapshotError, decode_state, encode_state
 from schema.events import (
     CancelOrder,
@@ -341,7 +341,10 @@ class MatchingEngine:
     ) -> _Effect:
         refusal = _state(OrderRejected, order, self.time_ns, code.REJECTED, reason)
         released = market.release(order, market.lock(order))
-        return _Effect(code.REFUSED, reason, completions=completions, refusals=(refusal,), entries=entries + released)
+        # Summed, because a replace to the replaced order's own id releases two locks under one id.
+        return _Effect(
+            code.REFUSED, reason, completions=completions, refusals=(refusal,), entries=summed(entries + released)
+        )
 
     def _enter(
         self,

@@ -64,3 +64,23 @@ class Market:
         paid = quantity * self.lot_atoms if taker.side == code.SELL else quote
         released = self.release(taker, self.lock(taker) - paid - still_needed)
         return self.settle(taker, quantity, quote) + released if quantity else released
+
+
+def summed(entries: Entries) -> Entries:
+    """One entry for each order, asset and kind, where the first of them stands."""
+    totals: dict[tuple[int, int, int], FundEntry] = {}
+    for entry in entries:
+        place = (entry.order_id, entry.asset_id, entry.kind)
+        before = totals.get(place)
+        totals[place] = (
+            entry
+            if before is None
+            else FundEntry(
+                entry.order_id,
+                entry.asset_id,
+                entry.kind,
+                before.available_delta + entry.available_delta,
+                before.locked_delta + entry.locked_delta,
+            )
+        )
+    return tuple(totals.values())

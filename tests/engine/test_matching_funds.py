@@ -128,6 +128,11 @@ def test_replace_of_an_order_that_is_not_live_releases_the_new_lock() -> None:
     assert entries(output, 10) == [release(8, USD.asset_id, BTC_USD.quote_atoms(100, 2))]
 
 
+def test_replace_to_the_replaced_orders_own_id_releases_both_locks_in_one_entry() -> None:
+    output = Feed()(place(1, 10, BUY, 5, 100), replace(1, 1, 10, BUY, 2, 90))
+    assert entries(output, 10) == [release(1, USD.asset_id, (500 + 180) * TICK_LOT)]
+
+
 def test_links_count_up_without_gaps_per_user_partition() -> None:
     feed = Feed()
     last = dict.fromkeys(range(TOPOLOGY.user_partitions), 0)
