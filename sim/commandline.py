@@ -7,9 +7,12 @@ clear line on stderr and no traceback. Everything heavy is imported inside the c
 import sys
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from sim.progress import Progress
 
 HOLDS = 0
 VIOLATED = 1
@@ -89,8 +92,8 @@ def check(
 
     stored = read_trace(trace)
     verdicts = check_trace(stored)
-    print_verdicts(stored, verdicts, as_json=json)
-    raise typer.Exit(VIOLATED if any(each.is_violated for each in verdicts.values()) else HOLDS)
+    print_verdicts(stored, verdicts, trace, json_wanted=json)
+    raise typer.Exit(VIOLATED if any(each.verdict == "violated" for each in verdicts.values()) else HOLDS)
 
 
 @app.command()
@@ -127,7 +130,7 @@ def bench(
         figures = run_suite(only.split(",") if only is not None else None, _progress())
     except BenchmarkError as error:
         raise CommandError(str(error)) from None
-    print_figures(figures, as_json=json)
+    print_figures(figures, json_wanted=json)
 
 
 def _progress() -> "Progress":
@@ -163,7 +166,7 @@ def _is_expected(error: Exception) -> bool:
     """Whether an error is about what was asked, not a mistake of ours."""
     from sim.flows import FlowError
     from sim.scenario import ScenarioError
-    from traces.store import TraceError
+    from traces.manifest import TraceError
 
     return isinstance(error, CommandError | ScenarioError | FlowError | TraceError | OSError)
 

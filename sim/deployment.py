@@ -8,23 +8,30 @@ again after a while, as an init system would; while a fault holds a host down, i
 import signal
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Final
 
+from cassandra.query import tuple_factory
+
 from engine.matching_service import MatchingService
+from engine.ownership_settings import OwnershipSettings
 from engine.ubscore_service import UbsCoreService
 from gateway.core import Gateway
 from schema import tables
 from schema.topics import Topology
-from settlement.migrations import create_or_verify
-from settlement.queries import OrderQueries
+from settlement.cql_adapter import CqlAdapter
+from settlement.migrations import SchemaSteps
+from settlement.retries import Backoff
 from settlement.service import SettlementService
 from settlement.store import Store
 from sim.cassandra.cluster import CassandraCluster
+from sim.clients import Front
 from sim.faults.plan import Layout
 from sim.hosts import Host, Incarnation
 from sim.kafka.clients import SimKafkaClients
 from sim.kafka.cluster import KafkaCluster
 from sim.kafka.config import KafkaConfig
+from sim.randomness import Stream
 from sim.scenario import MILLISECOND_NS, Scenario
 from sim.world import World
 
@@ -35,6 +42,22 @@ SETTLEMENT: Final = "settlement"
 
 RESTART_DELAY_NS: Final = 500 * MILLISECOND_NS
 """How long the supervisor waits before it starts an instance again that has ended by itself."""
+
+
+@dataclass
+class GatewayHost:
+    """A gateway's host as clients see it: its name, its life now, and what serves there (None while nothing does)."""
+
+    host: Host
+    front: Front | None = None
+
+    @property
+    def name(self) -> str:
+        return self.host.name
+
+    @property
+    def incarnation(self) -> Incarnation | None:
+        return self.host.incarnation
 
 
 class Deployment:
@@ -72,20 +95,23 @@ class Deployment:
             replicas=tuple(node.name for node in self.cassandra.nodes),
             groups=(UBSCORE, MATCHING, SETTLEMENT),
         )
-        self.gateways: dict[str, Gateway | None] = dict.fromkeys(services[GATEWAY])
-        """The gateway that serves at each gateway host; None while there is none."""
+        self.gateways: dict[str, GatewayHost] = {}
+        """The gateway hosts by name: where clients send their requests."""
         self._mains: dict[str, Callable[[Incarnation], Coroutine[Any, Any, object]]] = {
             GATEWAY: self._run_gateway,
             UBSCORE: self._run_ubscore,
             MATCHING: self._run_matching,
             SETTLEMENT: self._run_settlement,
         }
+        self._ownership = OwnershipSettings(snapshot_interval_outputs=scenario.snapshot_interval_outputs)
         self._holds: Counter[str] = Counter()
         self._is_stopping = False
         self.hosts: dict[str, Host] = {}
         for service, names in services.items():
             for name in names:
                 host = self.hosts[name] = world.host(name, service)
+                if service == GATEWAY:
+                    self.gateways[name] = GatewayHost(host)
                 host.on_exit = self._exited
 
     # -- phases of a run
@@ -97,8 +123,9 @@ class Deployment:
         operator = self.world.host("operator", "operator")
 
         async def migrate(incarnation: Incarnation) -> None:
-            session = self.cassandra.session(incarnation)
-            await create_or_verify(session, tables.KEYSPACE, replication_factor)
+            steps = self._schema_steps(incarnation, None)
+            await steps.create_keyspace(replication_factor, tables.KEYSPACE)
+            await self._schema_steps(incarnation, tables.KEYSPACE).create_or_verify()
 
         operator.start(migrate)
         if self.world.run_while(lambda: operator.is_up, self.clock.now + 60_000 * MILLISECOND_NS):
@@ -161,7 +188,7 @@ class Deployment:
 
     def _exited(self, incarnation: Incarnation, _error: BaseException | None) -> None:
         if incarnation.name in self.gateways:
-            self.gateways[incarnation.name] = None
+            self.gateways[incarnation.name].front = None
         self.clock.after(RESTART_DELAY_NS, self._start_when_down, incarnation.host)
 
     def _start_when_down(self, host: Host) -> None:
@@ -169,7 +196,7 @@ class Deployment:
             return
         if not host.is_up:
             if host.name in self.gateways:
-                self.gateways[host.name] = None
+                self.gateways[host.name].front = None
             host.start(self._mains[host.service])
         # A host that is still ending its last batch after SIGTERM is started by `_exited`.
 
@@ -177,59 +204,69 @@ class Deployment:
 
     async def _run_gateway(self, incarnation: Incarnation) -> None:
         host = incarnation.host
-        store = await Store.open(self.cassandra.session(incarnation, tables.KEYSPACE))
+        store = await self._store(incarnation)
         gateway = Gateway(
             name=host.name,
             topology=self.topology,
             kafka=SimKafkaClients(self.kafka, incarnation),
-            queries=OrderQueries(store, self.topology),
+            queries=store.queries,
             clock=host.wall,
             log=self.world.log(incarnation),
         )
         incarnation.loop.add_signal_handler(signal.SIGTERM, gateway.request_stop)
         await gateway.start()
-        self.gateways[host.name] = gateway
+        self.gateways[host.name].front = GatewayFront(gateway, self.topology)
         incarnation.ready()
         await gateway.run()
 
     async def _run_ubscore(self, incarnation: Incarnation) -> None:
-        host = incarnation.host
-        service = UbsCoreService(
-            topology=self.topology,
-            kafka=SimKafkaClients(self.kafka, incarnation),
-            disk=host.disk,
-            clock=host.wall,
-            log=self.world.log(incarnation),
-            randomness=self._jitter(incarnation),
-        )
+        service = UbsCoreService(self.topology, settings=self._ownership, **self._engine_ports(incarnation))
         incarnation.loop.add_signal_handler(signal.SIGTERM, service.request_stop)
         await service.run()
 
     async def _run_matching(self, incarnation: Incarnation) -> None:
-        host = incarnation.host
-        service = MatchingService(
-            topology=self.topology,
-            kafka=SimKafkaClients(self.kafka, incarnation),
-            disk=host.disk,
-            clock=host.wall,
-            log=self.world.log(incarnation),
-            randomness=self._jitter(incarnation),
-        )
+        service = MatchingService(self.topology, settings=self._ownership, **self._engine_ports(incarnation))
         incarnation.loop.add_signal_handler(signal.SIGTERM, service.request_stop)
         await service.run()
 
     async def _run_settlement(self, incarnation: Incarnation) -> None:
-        host = incarnation.host
         service = SettlementService(
             topology=self.topology,
             kafka=SimKafkaClients(self.kafka, incarnation),
-            store=await Store.open(self.cassandra.session(incarnation, tables.KEYSPACE)),
-            clock=host.wall,
+            store=await self._store(incarnation),
+            clock=incarnation.host.wall,
             log=self.world.log(incarnation),
             randomness=self._jitter(incarnation),
         )
         incarnation.loop.add_signal_handler(signal.SIGTERM, service.request_stop)
         await service.run()
 
-    def _jitter(self, incarnation: Incarnation) -> Any:
+    def _engine_ports(self, incarnation: Incarnation) -> Any:
+        return {
+            "kafka": SimKafkaClients(self.kafka, incarnation),
+            "disk": incarnation.host.disk,
+            "clock": incarnation.host.wall,
+            "randomness": self._jitter(incarnation),
+            "log": self.world.log(incarnation),
+        }
+
+    async def _store(self, incarnation: Incarnation) -> Store:
+        session = self.cassandra.session(incarnation, tables.KEYSPACE)
+        session.row_factory = tuple_factory
+        store = Store(
+            session,
+            clock=incarnation.host.wall,
+            randomness=self._jitter(incarnation),
+            log=self.world.log(incarnation),
+            symbol_ids=self.topology.symbols.symbols,
+        )
+        await store.open()
+        return store
+
+    def _schema_steps(self, incarnation: Incarnation, keyspace: str | None) -> SchemaSteps:
+        session = self.cassandra.session(incarnation, keyspace)
+        session.row_factory = tuple_factory
+        return SchemaSteps(CqlAdapter(session), self._jitter(incarnation), self.world.log(incarnation), Backoff())
+
+    def _jitter(self, incarnation: Incarnation) -> Stream:
         return self.randomness.stream(f"jitter/{incarnation.name}/{incarnation.number}")

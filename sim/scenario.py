@@ -57,6 +57,8 @@ class Scenario:
     """Kafka brokers; replication factor 3, at least 2 in sync."""
     replicas: int = 3
     """Cassandra nodes; replication factor 3."""
+    snapshot_interval_outputs: int = 100
+    """Outputs between two snapshots of a partition; far fewer than in production, so that short runs meet them."""
     settle_bound_ns: int = 120 * SECOND_NS
     """How long the system may take to settle once all faults are healed."""
 
@@ -94,5 +96,6 @@ _BOUNDS: Final = (
     ("instances", 1, 100),
     ("brokers", 3, 15),
     ("replicas", 3, 15),
+    ("snapshot_interval_outputs", 0, 10_000_000),
     ("settle_bound_ns", SECOND_NS, 24 * 3600 * SECOND_NS),
 )

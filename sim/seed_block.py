@@ -105,6 +105,13 @@ def run_block(scenarios: Sequence[Scenario], jobs: int) -> bool:
     return not failed and not idle
 
 
+def judged_seeds_per_second(seeds: Sequence[int], jobs: int) -> float:
+    """How fast a block of seeds is run and judged."""
+    started = time.perf_counter()
+    count = sum(1 for _ in _results([Scenario(seed=seed) for seed in seeds], jobs, "1", is_judged=True))
+    return count / (time.perf_counter() - started)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m sim.seed_block", description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", default="0:40", metavar="A:B", help="from A up to, not including, B")

@@ -4,9 +4,9 @@ A plan is a list of strikes. Because every strike is decided beforehand, and fro
 taken out and all others stay as they were; and the whole plan can be printed beside the seed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from sim.randomness import Randomness, Stream
 from sim.scenario import MILLISECOND_NS, NO_FAULTS, SWARM, ScenarioError
@@ -62,10 +62,8 @@ class Strike:
         return f"{self.fault} on {self.target} at {self.at_ns / 1e9:.3f} s for {self.duration_ns / 1e9:.3f} s{strength}"
 
 
-class Aim(Protocol):
-    """Chooses a target."""
-
-    def __call__(self, stream: Stream, layout: Layout) -> str: ...
+Aim = Callable[[Stream, Layout], str]
+"""Chooses a target."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,83 @@
+"""What a whole simulated order costs: all services, swarm faults, the trace and the invariants (design section 11)."""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SEEDS = (1, 2, 3, 4, 5)
+ORDERS = 5_000
+MEMORY_ORDERS = (20_000, 100_000)
+
+
+def whole_order() -> dict[str, float]:
+    """Orders per second of wall time over several seeds, and the share of it that checking and storing took."""
+    runs = [_run(seed, ORDERS) for seed in SEEDS]
+    return {
+        "orders_per_second": statistics.median(run["orders"] / run["wall_seconds"] for run in runs),
+        "check_and_store_share": statistics.median(run["judge_seconds"] / run["wall_seconds"] for run in runs),
+        "events_per_order": statistics.median(run["events"] / run["orders"] for run in runs),
+    }
+
+
+def memory() -> dict[str, float]:
+    """Peak resident memory of a run, by its size, in MB; linear when the second is at most five times the first."""
+    figures = {f"peak_mb_{orders}_orders": _run(1, orders)["peak_mb"] for orders in MEMORY_ORDERS}
+    return figures
+
+
+def help_time() -> dict[str, float]:
+    """Seconds until `exchange-sim --help` has printed."""
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "sim.commandline", "--help"], check=True, capture_output=True)
+        times.append(time.perf_counter() - started)
+    return {"help_seconds": statistics.median(times)}
+
+
+def two_jobs() -> dict[str, float]:
+    """How many times faster a block of seeds is with two processes than with one."""
+    from sim.seed_block import judged_seeds_per_second
+
+    one = judged_seeds_per_second(range(12), jobs=1)
+    two = judged_seeds_per_second(range(12), jobs=2)
+    return {"seeds_per_second_1_job": one, "seeds_per_second_2_jobs": two, "two_jobs_over_one": two / one}
+
+
+def _run(seed: int, orders: int) -> dict[str, float]:
+    """One run in a process of its own, so that its memory is its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.pipeline_bench", str(seed), str(orders)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
+
+
+def _measure(seed: int, orders: int) -> dict[str, float]:
+    from sim.progress import Progress
+    from sim.run import run_scenario
+    from sim.scenario import SECOND_NS, Scenario
+
+    # Arrivals as dense as in a busy market; the faults of a seed are drawn for the same duration.
+    scenario = Scenario(seed=seed, orders=orders, users=50, duration_ns=max(20, orders // 250) * SECOND_NS)
+    with tempfile.TemporaryDirectory() as folder:
+        result = run_scenario(scenario, Path(folder) / "trace", Progress(sys.stderr))
+    return {
+        "orders": orders,
+        "wall_seconds": result.wall_seconds,
+        "judge_seconds": result.check_seconds + result.store_seconds,
+        "events": sum(result.simulated.recorder.counts().values()),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure(int(sys.argv[1]), int(sys.argv[2]))))

@@ -1,0 +1,91 @@
+"""All benchmarks by name, with what design section 11 asks of each figure."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from sim.progress import Progress
+
+
+class BenchmarkError(ValueError):
+    """A benchmark that there is not."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is asked of one figure: at least or at most so much."""
+
+    figure: str
+    bound: float
+    is_minimum: bool
+
+    def is_met(self, value: float) -> bool:
+        return value >= self.bound if self.is_minimum else value <= self.bound
+
+    def __str__(self) -> str:
+        return f"at {'least' if self.is_minimum else 'most'} {self.bound:,g}"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A function that returns figures, and the targets among them."""
+
+    module: str
+    function: str
+    targets: tuple[Target, ...] = ()
+
+    def run(self) -> dict[str, float]:
+        function: Callable[[], dict[str, float]] = getattr(import_module(f"benchmarks.{self.module}"), self.function)
+        return function()
+
+
+SUITE: Final[dict[str, Benchmark]] = {
+    "book": Benchmark("book_bench", "book", (Target("book_messages_per_second_worst", 800_000, True),)),
+    "matching": Benchmark("matching_bench", "matching", (Target("matching_inputs_per_second", 200_000, True),)),
+    "queue-hop": Benchmark("loop_bench", "queue_hop", (Target("ratio_to_asyncio", 1.0, False),)),
+    "sleeps": Benchmark("loop_bench", "sleeps"),
+    "timers-swept": Benchmark("loop_bench", "timers_swept"),
+    "kafka-record": Benchmark("kafka_bench", "record_cost"),
+    "cassandra-insert": Benchmark("cassandra_bench", "insert_cost"),
+    "trace-event": Benchmark("trace_bench", "event_cost"),
+    "trace-check": Benchmark("trace_bench", "check_cost"),
+    "whole-order": Benchmark(
+        "pipeline_bench",
+        "whole_order",
+        (Target("orders_per_second", 3_000, True), Target("check_and_store_share", 0.20, False)),
+    ),
+    "memory": Benchmark("pipeline_bench", "memory", (Target("peak_mb_100000_orders", 500, False),)),
+    "help": Benchmark("pipeline_bench", "help_time", (Target("help_seconds", 0.3, False),)),
+    "two-jobs": Benchmark("pipeline_bench", "two_jobs", (Target("two_jobs_over_one", 1.8, True),)),
+}
+
+
+def run_suite(only: Sequence[str] | None, progress: "Progress") -> dict[str, dict[str, float]]:
+    """Run the benchmarks named, or all of them. Raises BenchmarkError for a name that there is not."""
+    names = list(SUITE) if only is None else list(only)
+    for name in names:
+        if name not in SUITE:
+            raise BenchmarkError(f"unknown benchmark {name!r}; there are: {', '.join(SUITE)}")
+    figures = {}
+    for name in names:
+        progress.show(f"measuring {name}")
+        figures[name] = SUITE[name].run()
+    progress.clear()
+    return figures
+
+
+def print_figures(figures: Mapping[str, Mapping[str, float]], *, json_wanted: bool) -> None:
+    """The figures as a table beside their targets, or as one JSON object."""
+    if json_wanted:
+        print(json.dumps(figures))
+        return
+    for name, found in figures.items():
+        print(name)
+        targets = {target.figure: target for target in SUITE[name].targets}
+        for figure, value in found.items():
+            target = targets.get(figure)
+            judged = "" if target is None else f"   {'met' if target.is_met(value) else 'MISSED'}: {target}"
+            print(f"  {figure:36} {value:14,.3f}{judged}")

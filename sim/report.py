@@ -1,0 +1,166 @@
+"""What the commands print about a run: a summary for a person, or one JSON object (design section 10)."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from schema.codes import Reason
+from sim.run import RunResult
+from sim.scenario import SECOND_NS, SYNTHETIC
+from traces.summary import describe_violations, verdict_table
+from traces.trace import Trace
+from traces.verdicts import Verdict
+
+
+def as_json(result: RunResult) -> dict[str, Any]:
+    """A run as plain data; the field names are part of the command line's contract."""
+    return {
+        "seed": result.scenario.seed,
+        "digest": result.digest,
+        "scenario": result.scenario.as_dict(),
+        "sim_seconds": result.simulated.sim_ns / SECOND_NS,
+        "wall_seconds": round(result.wall_seconds, 6),
+        "check_seconds": round(result.check_seconds, 6),
+        "store_seconds": round(result.store_seconds, 6),
+        "orders": _orders(result.trace),
+        "placements": len(result.trace.placements),
+        "trades": len(result.trace.trades),
+        "events": sum(result.simulated.recorder.counts().values()),
+        "completions": _completions(result.trace),
+        "faults": result.simulated.struck,
+        "fault_hits": result.simulated.hits,
+        "flow": result.simulated.flow_report.as_dict() if result.simulated.flow_report is not None else None,
+        "invariants": _verdicts(result.verdicts),
+        "trace": str(result.path) if result.path is not None else None,
+    }
+
+
+def print_json(result: RunResult) -> None:
+    """One JSON object on standard output."""
+    print(json.dumps(as_json(result)))
+
+
+def print_summary(result: RunResult) -> None:
+    """What was simulated, what struck, every verdict, the digest, the speed and where the trace is."""
+    scenario, trace = result.scenario, result.trace
+    orders = _orders(trace)
+    if scenario.flow == SYNTHETIC:
+        flow = f"synthetic flow, {scenario.users} users, {scenario.symbols} symbols"
+    else:
+        flow = f"recorded flow {scenario.flow}"
+    print(f"seed {scenario.seed}: {orders:,} orders of a {flow}")
+    print(
+        f"  {scenario.gateways} gateways, {scenario.instances} instances each of ubscore, matching and settlement, "
+        f"{scenario.brokers} brokers, {scenario.replicas} replicas; "
+        f"{scenario.user_partitions} user and {result.simulated.topology.symbol_partitions} symbol partitions"
+    )
+    counts = result.simulated.recorder.counts()
+    print(
+        f"  {result.simulated.sim_ns / SECOND_NS:,.1f} s simulated; {len(trace.placements):,} placements, "
+        f"{len(trace.trades):,} trades, {sum(counts.values()):,} events"
+    )
+    completions = ", ".join(f"{name} {count:,}" for name, count in _completions(trace).items())
+    print(f"  completions: {completions or 'none'}")
+    if result.simulated.flow_report is not None:
+        for line in result.simulated.flow_report.lines():
+            print(f"  {line}")
+    print()
+    _print_faults(result)
+    print()
+    print(verdict_table(result.verdicts))
+    if not result.holds:
+        print()
+        print(describe_violations(trace, result.verdicts))
+    print()
+    print(f"digest  {result.digest}")
+    print(
+        f"speed   {orders / result.wall_seconds:,.0f} orders/s, {result.wall_seconds:.2f} s in all, "
+        f"of it {result.check_seconds:.2f} s checking and {result.store_seconds:.2f} s storing"
+    )
+    if result.path is not None:
+        print(f"trace   {result.path}")
+    if not result.holds:
+        print(f"again   {_command(result)}")
+    print()
+    print(_closing_line(result.verdicts))
+
+
+def print_verdicts(trace: Trace, verdicts: Mapping[str, Verdict], folder: Path, *, json_wanted: bool) -> None:
+    """What `check` found in a stored trace."""
+    if json_wanted:
+        print(
+            json.dumps(
+                {
+                    "trace": str(folder),
+                    "seed": trace.manifest.seed,
+                    "digest": trace.manifest.digest,
+                    "invariants": _verdicts(verdicts),
+                }
+            )
+        )
+        return
+    print(f"{folder}: seed {trace.manifest.seed}, digest {trace.manifest.digest}")
+    print()
+    print(verdict_table(verdicts))
+    violations = describe_violations(trace, verdicts)
+    if violations:
+        print()
+        print(violations)
+    print()
+    print(_closing_line(verdicts))
+
+
+def _print_faults(result: RunResult) -> None:
+    simulated = result.simulated
+    if not simulated.plan:
+        print("no faults")
+        return
+    print("faults struck")
+    for name, times in simulated.struck.items():
+        print(f"  {name:24} {times:4}")
+    hits = ", ".join(f"{name} {count:,}" for name, count in simulated.hits.items() if count)
+    print(f"  of which suffered: {hits or 'nothing'}")
+
+
+def _orders(trace: Trace) -> int:
+    """New orders that clients asked for, repeats not counted."""
+    asked = trace.events("client_requests")
+    new = asked[asked["command"].isin(("place", "replace")) & (asked["attempt"] == 1)]
+    return len(new)
+
+
+def _completions(trace: Trace) -> dict[str, int]:
+    counts = Counter(int(reason) for reason in trace.completions["reason"].to_list())
+    return {Reason(reason).name: count for reason, count in sorted(counts.items())}
+
+
+def _verdicts(verdicts: Mapping[str, Verdict]) -> dict[str, dict[str, object]]:
+    return {
+        name: {"verdict": each.verdict, "checked": each.checked, "violations": len(each.violations)}
+        for name, each in verdicts.items()
+    }
+
+
+def _command(result: RunResult) -> str:
+    """The command line that runs the same scenario."""
+    scenario = result.scenario
+    words = [f"exchange-sim run --seed {scenario.seed} --orders {scenario.orders} --users {scenario.users}"]
+    words.append(f"--symbols {scenario.symbols} --duration {scenario.duration_ns / SECOND_NS:g}")
+    words.append(f"--faults {scenario.faults}")
+    if scenario.flow != SYNTHETIC:
+        words.append(f"--flow {scenario.flow}")
+    if scenario.defect:
+        words.append(f"--defect {scenario.defect}")
+    return " ".join(words)
+
+
+def _closing_line(verdicts: Mapping[str, Verdict]) -> str:
+    by_verdict = Counter(each.verdict for each in verdicts.values())
+    parts = [f"{by_verdict['holds']} invariants hold"]
+    for verdict in ("violated", "not exercised"):
+        if by_verdict[verdict]:
+            names = ", ".join(name for name, each in verdicts.items() if each.verdict == verdict)
+            parts.append(f"{by_verdict[verdict]} {verdict} ({names})")
+    return "; ".join(parts)
