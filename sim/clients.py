@@ -1,0 +1,580 @@
+"""The clients of the exchange, as actors in the simulated world (design 4.7 and 8).
+
+A client sends what its flow tells it to, over the network, to a gateway, and waits for the answer. When none comes in
+time, or the answer says that the outcome is unknown, it asks again at the next gateway with the same request id, until
+it knows: that a request is in the system at most once, and that it is never lost, is what the exchange promises for it.
+Reads are asked once.
+
+Clients are plain callbacks of the clock; only what happens inside a gateway is a task, of that gateway's loop. Users
+share a few client machines, which are the nodes on the network.
+
+A client follows three rules of its own:
+- a user's first deposits are answered before anything else of that user is sent;
+- a request about an order waits until the order's own request was answered, and is dropped when there is no such order;
+- once the clients are stopped, nothing new is sent, but what was sent is asked for until it is answered.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from schema.topics import Topology
+from settlement.queries import OrderRow
+from sim.clock import NS_PER_MS, NS_PER_SECOND, Clock
+from sim.flows.operations import DEPOSIT, NOT_REPEATED, PLACE, READ, REPLACE, Operation
+from sim.hosts import Incarnation, describe
+from sim.log import Recorder
+from sim.network import Network
+from sim.randomness import Randomness, Stream
+
+
+@dataclass(frozen=True)
+class ClientOptions:
+    """How patient the clients are.
+
+    `answer_timeout_ns` is longer than a gateway takes to say "unknown", so that a client that hears nothing has lost
+    its answer, its request, or its gateway. The wait before asking again doubles from `backoff_ns_min` to
+    `backoff_ns_max`, and is shortened by up to half, at random. `machines` are the nodes that the users share.
+    """
+
+    answer_timeout_ns: int = 10 * NS_PER_SECOND
+    backoff_ns_min: int = 20 * NS_PER_MS
+    backoff_ns_max: int = 2 * NS_PER_SECOND
+    machines: int = 4
+
+
+class Answer(Protocol):
+    """What a client is told: `gateway.core.ClientAnswer`."""
+
+    @property
+    def outcome(self) -> str:
+        """accepted, rejected, invalid, or unknown."""
+
+    @property
+    def reason(self) -> int: ...
+    @property
+    def verdict(self) -> int: ...
+    @property
+    def verdict_reason(self) -> int: ...
+    @property
+    def order_id(self) -> int: ...
+    @property
+    def message(self) -> str: ...
+
+
+class Front(Protocol):
+    """The face that a gateway turns to the network: takes a request as the client writes it, and gives the answer.
+
+    Both run on the gateway's loop. `order_id` is the order that the operation is about, 0 for none. `read` gives the
+    rows of the answer, and raises what the query raises.
+    """
+
+    async def submit(self, operation: Operation, order_id: int) -> Answer: ...
+    async def read(self, operation: Operation, order_id: int) -> Sequence[object]: ...
+
+
+class GatewayAccess(Protocol):
+    """Where a gateway is reached: its host's name on the network, and what runs there now."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def incarnation(self) -> Incarnation | None:
+        """The host's life now; None, or a dead one, when it is down."""
+
+    @property
+    def front(self) -> Front | None:
+        """What serves in that life; None while it is down or not ready."""
+
+
+# What `Clients.counts` counts.
+REQUESTS: Final = "requests"
+READS: Final = "reads"
+ATTEMPTS: Final = "attempts"
+REPEATS: Final = "repeats"
+TIMEOUTS: Final = "timeouts"
+REFUSED_CONNECTIONS: Final = "refused connections"
+DROPPED_NO_ORDER: Final = "dropped: about an order that was never placed"
+DROPPED_STOPPED: Final = "dropped: the clients were stopped"
+
+_UNKNOWN: Final = "unknown"
+_ANSWERED: Final = ("accepted", "rejected", "invalid")
+
+_NOT_YET: Final = -1
+
+
+class _Named:
+    """What clients know of the request of one id: the order that it placed, and who waits to hear of it.
+
+    `order_id` is _NOT_YET until the answer has come, then 0 when it placed none. `attempts` counts submissions.
+    """
+
+    __slots__ = ("attempts", "order_id", "waiting")
+
+    def __init__(self) -> None:
+        self.order_id = _NOT_YET
+        self.attempts = 0
+        self.waiting: list[Operation] | None = None
+
+
+class _Call:
+    """A request under way, from its first submission until its last one has ended."""
+
+    __slots__ = ("asked", "is_done", "machine", "named", "open_attempts", "operation", "order_id", "symbol_id")
+
+    def __init__(self, operation: Operation, named: _Named, order_id: int, symbol_id: int, machine: str) -> None:
+        self.operation = operation
+        self.named = named
+        self.order_id = order_id
+        self.symbol_id = symbol_id
+        self.machine = machine
+        self.asked = 0
+        self.open_attempts = 0
+        self.is_done = False
+
+
+class _Attempt:
+    """One submission of a call, at one gateway."""
+
+    __slots__ = ("access", "call", "deadline_ns", "is_open", "number")
+
+    def __init__(self, call: _Call, number: int, access: GatewayAccess, deadline_ns: int) -> None:
+        self.call = call
+        self.number = number
+        self.access = access
+        self.deadline_ns = deadline_ns
+        self.is_open = True
+
+
+class _Opening:
+    """A user whose first deposits are not all answered, and what they want to do after that."""
+
+    __slots__ = ("deposits", "held")
+
+    def __init__(self) -> None:
+        self.deposits = 0
+        self.held: list[Operation] = []
+
+
+class Clients:
+    """All clients of a run.
+
+    Time 0 of the operations is when `start` is called. `counts` tells what was done and what was dropped, and why.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        network: Network,
+        randomness: Randomness,
+        recorder: Recorder,
+        topology: Topology,
+        gateways: Sequence[GatewayAccess],
+        operations: Iterable[Operation],
+        options: ClientOptions | None = None,
+    ) -> None:
+        if not gateways:
+            raise ValueError("clients need at least one gateway")
+        self.counts: Counter[str] = Counter()
+        self.options = options or ClientOptions()
+        self._clock = clock
+        self._network = network
+        self._backoff: Stream = randomness.stream("clients/backoff")
+        self._gateways = tuple(gateways)
+        self._symbol_ids = {symbol.name: int(symbol.symbol_id) for symbol in topology.symbols}
+        self._asset_ids = {asset.name: int(asset.asset_id) for asset in topology.symbols.assets.values()}
+        self._machines = tuple(f"client-{number}" for number in range(1, self.options.machines + 1))
+        self._operations: Iterator[Operation] = iter(operations)
+        self._next: Operation | None = None
+        self._started_ns = 0
+        self._is_exhausted = False
+        self._is_stopped = False
+        self._named: dict[int, dict[str, _Named]] = {}
+        self._openings: dict[int, _Opening] = {}
+        self._at_work: dict[int, None] = {}
+        # Time-outs are all equally long, so their deadlines are in order: one timer for the first of them is enough.
+        self._deadlines: deque[_Attempt] = deque()
+        self._has_deadline_timer = False
+        self._open_calls = 0
+        self._open_attempts = 0
+        self._waiting = 0
+        self._planned_repeats = 0
+        self._read_ids = 0
+        self._learned: deque[_Named] = deque()
+        self._record_request = recorder.emitter("client_requests")
+        self._record_answer = recorder.emitter("client_answers")
+        self._record_read = recorder.emitter("reads")
+        self._record_read_row = recorder.emitter("read_rows")
+
+    # -- for the run
+
+    def start(self) -> None:
+        """Begin the flow now."""
+        self._started_ns = self._clock.now
+        self._next = next(self._operations, None)
+        self._pump()
+
+    def stop_new_work(self) -> None:
+        """Send nothing new any more: the rest of the flow, and what waits for another answer, is dropped."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        self._next = None
+        self.counts[DROPPED_STOPPED] += self._waiting
+        self._waiting = 0
+        for opening in self._openings.values():
+            opening.held.clear()
+
+    def is_quiet(self) -> bool:
+        """Whether there is nothing left to send and every call has ended."""
+        return (
+            (self._is_exhausted or self._is_stopped)
+            and not self._open_calls
+            and not self._open_attempts
+            and not self._waiting
+            and not self._planned_repeats
+        )
+
+    def in_flight(self) -> int:
+        """How many requests have been sent and not been answered."""
+        return self._open_calls
+
+    # -- from the flow to the first submission
+
+    def _pump(self) -> None:
+        """Take from the flow what is due, and come back for the next."""
+        clock = self._clock
+        started_ns = self._started_ns
+        while not self._is_stopped:
+            operation = self._next
+            if operation is None:
+                self._is_exhausted = True
+                return
+            due_ns = started_ns + operation.at_ns
+            if due_ns > clock.now:
+                clock.at(due_ns, self._pump)
+                return
+            self._next = next(self._operations, None)
+            self._take(operation)
+
+    def _take(self, operation: Operation) -> None:
+        """An operation is due: send it, or have it wait for the user's first deposits."""
+        user_id = operation.user_id
+        if operation.kind in (PLACE, REPLACE):
+            # Known from now on, so that what refers to it waits instead of being dropped.
+            self._named.setdefault(user_id, {}).setdefault(operation.request_id, _Named())
+        opening = self._openings.get(user_id)
+        if operation.kind == DEPOSIT:
+            if opening is None and user_id not in self._at_work:
+                opening = self._openings[user_id] = _Opening()
+            if opening is not None:
+                opening.deposits += 1
+            self._send_when_ready(operation)
+        elif opening is not None:
+            opening.held.append(operation)
+            self._waiting += 1
+        else:
+            self._at_work[user_id] = None
+            self._send_when_ready(operation)
+
+    def _deposited(self, user_id: int) -> None:
+        """One more of a user's first deposits was answered."""
+        opening = self._openings.get(user_id)
+        if opening is None:
+            return
+        opening.deposits -= 1
+        if opening.deposits:
+            return
+        del self._openings[user_id]
+        self._at_work[user_id] = None
+        for operation in opening.held:
+            self._waiting -= 1
+            self._send_when_ready(operation)
+
+    def _send_when_ready(self, operation: Operation) -> None:
+        """Send an operation, unless its order's own request has no answer yet, or the order does not exist."""
+        order_id = 0
+        if operation.reference:
+            owner = operation.reference_user_id or operation.user_id
+            named = self._named.get(owner, {}).get(operation.reference)
+            if named is not None and named.order_id == _NOT_YET and not self._is_first_use(operation, named):
+                if named.waiting is None:
+                    named.waiting = []
+                named.waiting.append(operation)
+                self._waiting += 1
+                return
+            order_id = named.order_id if named is not None else 0
+            if operation.kind == PLACE:
+                order_id = 0
+            elif order_id <= 0:
+                self._drop(operation)
+                return
+        self._open(operation, order_id)
+
+    def _is_first_use(self, operation: Operation, named: _Named) -> bool:
+        """Whether a place refers to its own id and nothing was sent under it: there is nothing to wait for then."""
+        return operation.kind == PLACE and operation.reference == operation.request_id and named.attempts == 0
+
+    def _drop(self, operation: Operation) -> None:
+        self.counts[DROPPED_NO_ORDER] += 1
+        named = self._named.get(operation.user_id, {}).get(operation.request_id)
+        if operation.kind == REPLACE and named is not None and named.order_id == _NOT_YET:
+            self._learn(named, 0)
+
+    def _learn(self, named: _Named, order_id: int) -> None:
+        """It is known now which order a request placed (0: none); what waited for that goes on."""
+        named.order_id = order_id
+        self._learned.append(named)
+        if len(self._learned) > 1:
+            return  # a dropped replace, inside the loop below: chains of them must not become deep recursion
+        while self._learned:
+            waiting, self._learned[0].waiting = self._learned[0].waiting, None
+            for operation in waiting or ():
+                if not self._is_stopped:
+                    self._waiting -= 1
+                    self._send_when_ready(operation)
+            self._learned.popleft()
+
+    def _open(self, operation: Operation, order_id: int) -> None:
+        named = self._named.get(operation.user_id, {}).get(operation.request_id) or _Named()
+        machine = self._machines[operation.user_id % len(self._machines)]
+        call = _Call(operation, named, order_id, self._symbol_ids.get(operation.symbol, 0), machine)
+        self._open_calls += 1
+        self.counts[READS if operation.kind == READ else REQUESTS] += 1
+        self._submit(call)
+        if operation.repeat_after_ns != NOT_REPEATED:
+            self._planned_repeats += 1
+            self._clock.after(operation.repeat_after_ns, self._repeat, call)
+
+    def _repeat(self, call: _Call) -> None:
+        """Send the request once more because the flow says so, answered or not."""
+        self._planned_repeats -= 1
+        if not self._is_stopped:
+            self.counts[REPEATS] += 1
+            self._submit(call)
+
+    # -- a submission and its end
+
+    def _submit(self, call: _Call) -> None:
+        operation = call.operation
+        access = self._gateways[(operation.gateway + call.asked) % len(self._gateways)]
+        call.asked += 1
+        call.named.attempts += 1
+        call.open_attempts += 1
+        self._open_attempts += 1
+        self.counts[ATTEMPTS] += 1
+        now = self._clock.now
+        attempt = _Attempt(call, call.named.attempts, access, now + self.options.answer_timeout_ns)
+        if operation.kind != READ:
+            self._record_request(
+                now,
+                access.name,
+                operation.user_id,
+                operation.request_id,
+                attempt.number,
+                operation.kind,
+                call.symbol_id,
+                call.order_id,
+                operation.side,
+                operation.order_type,
+                operation.time_in_force,
+                operation.price,
+                operation.quantity,
+                operation.max_spend,
+                self._asset_ids.get(operation.asset, 0),
+                operation.amount,
+            )
+        self._deadlines.append(attempt)
+        if not self._has_deadline_timer:
+            self._has_deadline_timer = True
+            self._clock.at(attempt.deadline_ns, self._look_at_deadlines)
+        self._network.send(call.machine, access.name, self._arrive, attempt)
+
+    def _look_at_deadlines(self) -> None:
+        """Give up on attempts whose time is over."""
+        deadlines = self._deadlines
+        now = self._clock.now
+        while deadlines:
+            attempt = deadlines[0]
+            if attempt.is_open and attempt.deadline_ns > now:
+                self._clock.at(attempt.deadline_ns, self._look_at_deadlines)
+                return
+            deadlines.popleft()
+            if attempt.is_open:
+                self.counts[TIMEOUTS] += 1
+                self._record_unknown(attempt, "no answer in time")
+                self._unanswered(attempt)
+        self._has_deadline_timer = False
+
+    def _record_unknown(self, attempt: _Attempt, message: str) -> None:
+        operation = attempt.call.operation
+        if operation.kind == READ:
+            return
+        self._record_answer(
+            self._clock.now,
+            attempt.access.name,
+            operation.user_id,
+            operation.request_id,
+            attempt.number,
+            operation.kind,
+            _UNKNOWN,
+            0,
+            0,
+            0,
+            0,
+            message,
+        )
+
+    def _close(self, attempt: _Attempt) -> None:
+        if attempt.is_open:
+            attempt.is_open = False
+            attempt.call.open_attempts -= 1
+            self._open_attempts -= 1
+
+    def _unanswered(self, attempt: _Attempt) -> None:
+        """An attempt brought nothing. Ask again, unless another is still under way, or it was only a read."""
+        self._close(attempt)
+        call = attempt.call
+        if call.is_done or call.open_attempts:
+            return
+        if call.operation.kind == READ:
+            self._finish(call, 0)
+            return
+        wait_ns = min(self.options.backoff_ns_max, self.options.backoff_ns_min << min(call.asked - 1, 20))
+        self._clock.after(wait_ns - self._backoff.below(wait_ns // 2 + 1), self._ask_again, call)
+
+    def _ask_again(self, call: _Call) -> None:
+        # A repeat, or an answer that was given up on, may have come in the meantime.
+        if not call.is_done and not call.open_attempts:
+            self._submit(call)
+
+    def _finish(self, call: _Call, order_id: int) -> None:
+        """The outcome of a call is known."""
+        call.is_done = True
+        self._open_calls -= 1
+        if call.named.order_id == _NOT_YET:
+            self._learn(call.named, order_id)
+        if call.operation.kind == DEPOSIT:
+            self._deposited(call.operation.user_id)
+
+    # -- at the gateway's host
+
+    def _arrive(self, attempt: _Attempt) -> None:
+        """The request has arrived at the gateway's host."""
+        access = attempt.access
+        incarnation = access.incarnation
+        front = access.front
+        if incarnation is None or not incarnation.alive or front is None:
+            self._network.send(access.name, attempt.call.machine, self._refused, attempt)
+            return
+        incarnation.enter(self._begin, incarnation, front, attempt)
+
+    def _begin(self, incarnation: Incarnation, front: Front, attempt: _Attempt) -> None:
+        serve = self._serve_read if attempt.call.operation.kind == READ else self._serve
+        incarnation.loop.create_task(serve(incarnation, front, attempt))
+
+    async def _serve(self, incarnation: Incarnation, front: Front, attempt: _Attempt) -> None:
+        """What the gateway's front end does with one request: hand it in, and send back what comes out."""
+        call = attempt.call
+        answer = await front.submit(call.operation, call.order_id)
+        if incarnation.alive:
+            self._network.send(attempt.access.name, call.machine, self._answered, attempt, answer)
+
+    async def _serve_read(self, incarnation: Incarnation, front: Front, attempt: _Attempt) -> None:
+        call = attempt.call
+        operation = call.operation
+        asked_ns = self._clock.now
+        outcome = "ok"
+        rows: Sequence[object] = ()
+        try:
+            rows = await front.read(operation, call.order_id)
+        except Exception as error:
+            # Whatever a read raises is its outcome; a trace that shows it is judged.
+            outcome = describe(error)
+        if not incarnation.alive:
+            return
+        self._record_rows(attempt, asked_ns, outcome, rows)
+        self._network.send(attempt.access.name, call.machine, self._read_answered, attempt)
+
+    def _record_rows(self, attempt: _Attempt, asked_ns: int, outcome: str, rows: Sequence[object]) -> None:
+        call = attempt.call
+        operation = call.operation
+        self._read_ids += 1
+        read_id = self._read_ids
+        now = self._clock.now
+        host = attempt.access.name
+        self._record_read(
+            now,
+            host,
+            read_id,
+            operation.user_id,
+            operation.query,
+            call.symbol_id,
+            call.order_id,
+            operation.limit,
+            asked_ns,
+            outcome,
+            len(rows),
+        )
+        for position, row in enumerate(rows):
+            if not isinstance(row, OrderRow):
+                return  # trades and balances are only counted
+            self._record_read_row(
+                now,
+                host,
+                read_id,
+                position,
+                row.user_id,
+                row.symbol_id,
+                row.order_id,
+                row.created_at,
+                row.revision,
+                row.status,
+                row.quantity,
+                row.filled_quantity,
+            )
+
+    # -- back at the client
+
+    def _refused(self, attempt: _Attempt) -> None:
+        """Nobody listens at the gateway's host."""
+        if attempt.is_open:
+            self.counts[REFUSED_CONNECTIONS] += 1
+            self._record_unknown(attempt, "connection refused")
+            self._unanswered(attempt)
+
+    def _answered(self, attempt: _Attempt, answer: Answer) -> None:
+        """An answer has come, in time or after it was given up on."""
+        call = attempt.call
+        operation = call.operation
+        self._record_answer(
+            self._clock.now,
+            attempt.access.name,
+            operation.user_id,
+            operation.request_id,
+            attempt.number,
+            operation.kind,
+            answer.outcome,
+            int(answer.reason),
+            int(answer.verdict),
+            int(answer.verdict_reason),
+            int(answer.order_id),
+            answer.message,
+        )
+        if answer.outcome in _ANSWERED:
+            self._close(attempt)
+            if not call.is_done:
+                self.counts[answer.outcome] += 1
+                self._finish(call, int(answer.order_id) if answer.outcome == "accepted" else 0)
+        elif attempt.is_open:
+            self.counts[_UNKNOWN] += 1
+            self._unanswered(attempt)
+
+    def _read_answered(self, attempt: _Attempt) -> None:
+        self._close(attempt)
+        if not attempt.call.is_done:
+            self._finish(attempt.call, 0)
