@@ -128,6 +128,7 @@ class Incarnation:
     def _exit(self, main: asyncio.Task[object]) -> None:
         if not self.alive:
             return
+        self.loop.forget_finished_tasks()
         error: BaseException | None = None if main.cancelled() else main.exception()
         if main.cancelled():
             error = asyncio.CancelledError()

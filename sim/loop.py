@@ -34,6 +34,10 @@ from sim.escape import EscapedSimulationError
 
 T = TypeVar("T")
 
+# The interpreter's own, whatever `sim.orderly` makes of their names.
+_interpreters_running_loop = events._get_running_loop
+_set_running_loop = events._set_running_loop
+
 DRAIN_CALLBACKS_MAX = 10_000
 """After so many callbacks without an end, a drain lets a microsecond pass, so that the world goes on beside it."""
 
@@ -146,17 +150,18 @@ class Running:
     def install(self, loop: SimLoop) -> None:
         """Make it the running loop, and the one that is told of async generators."""
         if self.installed is None:
-            self.outer_loop = events._get_running_loop()
+            self.outer_loop = _interpreters_running_loop()
             self.outer_hooks = sys.get_asyncgen_hooks()
         self.installed = loop
-        events._set_running_loop(loop)
+        _set_running_loop(loop)
         sys.set_asyncgen_hooks(loop._async_generator_started, loop._async_generator_dropped)
-        loop._clock._on_return = self.leave
 
     def leave(self) -> None:
         """The clock has stopped: the running loop is again what it was outside."""
+        if self.installed is None:
+            return
         self.installed = None
-        events._set_running_loop(self.outer_loop)
+        _set_running_loop(self.outer_loop)
         sys.set_asyncgen_hooks(*self.outer_hooks)
 
 
@@ -187,6 +192,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.name = name
         self.unhandled: list[Unhandled] = []
         self._clock = clock
+        clock._on_return = RUNNING.leave
         self._on_unhandled = on_unhandled
         self._ready: deque[ReadyCallback | LoopTimer] = deque()
         # True while a drain is under way, a wake-up is scheduled, or the loop is paused or dead: in all of these there
@@ -242,7 +248,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         when_ns = self._clock._now
         if delay > 0:
             when_ns += round(delay * NS_PER_SECOND)
-        return LoopTimer(self, when_ns, callback, args, context)  # type: ignore[arg-type]
+        return LoopTimer(self, when_ns, callback, args, context)
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
@@ -277,9 +283,15 @@ class SimLoop(asyncio.AbstractEventLoop):
         tasks = self._tasks
         tasks[task] = None
         if len(tasks) > self._prune_tasks_at:
-            self._tasks = {kept: None for kept in tasks if not kept.done()}
-            self._prune_tasks_at = max(_PRUNE_TASKS_AT_LEAST, 2 * len(self._tasks))
+            self.forget_finished_tasks()
         return task
+
+    def forget_finished_tasks(self) -> None:
+        """Let go of tasks that are done. Exceptions that nobody retrieved are reported now, as asyncio does it."""
+        tasks = self._tasks
+        self._tasks = {}  # first: what is reported may start a task
+        self._tasks.update((task, None) for task in tasks if not task.done())
+        self._prune_tasks_at = max(_PRUNE_TASKS_AT_LEAST, 2 * len(self._tasks))
 
     def tasks(self) -> list[asyncio.Task[Any]]:
         """The tasks that are not done, in the order in which they were created."""
@@ -331,7 +343,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         popleft = ready.popleft
         clock = self._clock
         queue = clock._queue
-        now = clock.now
+        now = clock._now
         callbacks_left = DRAIN_CALLBACKS_MAX
         try:
             while True:
@@ -373,6 +385,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         finally:
             self._draining = False
             running.loop = None
+            if not clock._driven:
+                running.leave()
             if self._dead:
                 self._entomb()
 

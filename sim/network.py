@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sim.clock import NS_PER_US, Clock
+from sim.clock import NS_PER_US, Clock, Timer
 from sim.randomness import Randomness, Stream
 
 CUT = "cut"
@@ -116,11 +116,11 @@ class Network:
                 return False
             delay_ns = struck_ns
         clock = self.clock
-        arrival_ns = clock.now + delay_ns
+        arrival_ns = clock._now + delay_ns
         if arrival_ns < link.last_arrival_ns:
             arrival_ns = link.last_arrival_ns
         link.last_arrival_ns = arrival_ns
-        clock.at(arrival_ns, deliver, *args)
+        Timer(clock, arrival_ns, deliver, args)
         return True
 
     def delay_ns(self, source: str, target: str) -> int | None:

@@ -78,6 +78,7 @@ class World:
         try:
             with deterministic_asyncio(), no_escape() as self._escapes:
                 yield
+                self._forget_finished_tasks()
             self._escapes.check()
         finally:
             self._escapes = None
@@ -107,12 +108,18 @@ class World:
     def collect(self) -> None:
         """Collect garbage now. At points that the program decides on, so that runs of one seed are alike."""
         self._collected_at_event = self.clock.scheduled
+        self._forget_finished_tasks()
         gc.collect()
 
     def close(self) -> None:
         """End the run: whatever still lives is buried, and none of it runs any more. May be called again."""
         for host in self.hosts.values():
             host.close()
+
+    def _forget_finished_tasks(self) -> None:
+        for host in self.hosts.values():
+            if host.is_up and host.incarnation is not None:
+                host.incarnation.loop.forget_finished_tasks()
 
     def _record_unhandled(self, incarnation: Incarnation, unhandled: Unhandled) -> None:
         error = describe(unhandled.exception) if unhandled.exception is not None else ""

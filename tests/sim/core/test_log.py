@@ -92,3 +92,16 @@ def test_exception_that_a_service_let_go_is_an_error_line(events: Events) -> Non
     (line,) = events.of("log_lines")
     assert line[3] == "error"
     assert "ZeroDivisionError" in str(line[6])
+
+
+def test_exception_of_a_task_that_nobody_waits_for_is_an_error_line(events: Events) -> None:
+    async def fail() -> None:
+        raise ValueError("nobody waits")
+
+    def use(log: SimLog, incarnation: Incarnation) -> None:
+        incarnation.loop.create_task(fail())
+
+    run(events, use)
+    (line,) = events.of("log_lines")
+    assert line[3:5] == ("error", "unhandled: Task exception was never retrieved")
+    assert "nobody waits" in str(line[6])

@@ -167,8 +167,7 @@ def test_exception_that_nobody_retrieved_is_reported(loop: SimLoop, clock: Clock
 
     loop.create_task(fail())
     clock.run()
-    loop._tasks.clear()
-    gc.collect()
+    loop.forget_finished_tasks()
     assert [str(unhandled.exception) for unhandled in loop.unhandled] == ["unseen"]
 
 
@@ -353,3 +352,11 @@ def test_ways_out_of_the_simulation_are_closed(loop: SimLoop, leave: Any) -> Non
 
     with pytest.raises(EscapedSimulationError, match=r"host called loop\.\w+"):
         loop.run_until_complete(main())
+
+
+def test_entering_from_outside_of_a_run_restores_what_was(loop: SimLoop) -> None:
+    hooks = sys.get_asyncgen_hooks()
+    loop.enter(list)
+    assert sys.get_asyncgen_hooks() == hooks
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        asyncio.get_running_loop()
