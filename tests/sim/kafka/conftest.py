@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -26,6 +26,8 @@ class KafkaWorld:
         self.network = Network(self.clock, self.randomness)
         self.recorder = Recorder()
         self.cluster = KafkaCluster(self.clock, self.network, self.randomness, self.recorder, KafkaConfig(**config))
+        self.cluster.create_topic("t", 1)
+        self.cluster.create_topic("many", 6)
         self.hosts: dict[str, Host] = {}
         self.results: dict[str, object] = {}
         self.errors: dict[str, BaseException] = {}
@@ -72,11 +74,15 @@ class KafkaWorld:
             host.close()
 
 
+@pytest.fixture(scope="session")
+def make_world() -> type[KafkaWorld]:
+    """Makes worlds: `make_world(seed=..., **settings of KafkaConfig)`. Topics "t" (1 partition) and "many" (6) exist."""
+    return KafkaWorld
+
+
 @pytest.fixture
-def world() -> Any:
-    world = KafkaWorld()
-    world.cluster.create_topic("t", 1)
-    world.cluster.create_topic("many", 6)
+def world(make_world: type[KafkaWorld]) -> Iterator[KafkaWorld]:
+    world = make_world()
     yield world
     world.close()
     assert world.unhandled == []
