@@ -10,11 +10,13 @@ What is not simulated is refused with InvalidRequest, never ignored:
   decimal, double, float and collections as key columns;
 - statements: indexes, materialized views, functions, roles, ALTER KEYSPACE, ALTER TABLE other than ADD, SELECT JSON and
   INSERT JSON, GROUP BY, aggregates other than count(*), functions as values (now(), uuid(), ...), arithmetic, CONTAINS,
-  LIKE, bind markers for whole tuples or inside collections, conditional batches, counter batches, prepared batches as text.
+  LIKE, bind markers for whole tuples or inside collections, conditional batches, counter batches, prepared batches as
+  text.
 
 What a run does not show, and a real cluster may:
 
-- one datacenter; no bootstrap, no decommission, no repair but blocking read repair and hints; schema agreement is instant;
+- one datacenter; no bootstrap, no decommission, no repair but blocking read repair and hints; schema agreement is
+  instant;
 - nothing is compacted or purged, so gc_grace_seconds has no effect (see `rows`);
 - a node that goes down keeps everything it has acknowledged (commitlog_sync batch, as it were);
 - contention between lightweight transactions (see `lightweight`), and heartbeats of the driver (see `driver`).

@@ -53,17 +53,16 @@ class Binder:
 
     def bind(self, values: Sequence[object] | Mapping[str, object] | None) -> Values:
         """The stored values; UNSET_VALUE stays where it was given or nothing was. Raises as the driver does."""
-        if values.__class__ is list or values.__class__ is tuple:
-            if tuple(map(type, values)) == self._exact:  # type: ignore[arg-type]
-                bound = tuple(values)  # type: ignore[arg-type]
-                try:
-                    self._pack(*self._ranged(bound))
-                    for i in self._texts:
-                        bound[i].encode()
-                except struct.error:
-                    pass
-                else:
-                    return bound
+        if isinstance(values, (list, tuple)) and tuple(map(type, values)) == self._exact:
+            bound = tuple(values)
+            try:
+                self._pack(*self._ranged(bound))
+                for i in self._texts:
+                    bound[i].encode()
+            except struct.error:
+                pass
+            else:
+                return bound
         return self._bind_each(values)
 
     def _bind_each(self, values: Sequence[object] | Mapping[str, object] | None) -> Values:

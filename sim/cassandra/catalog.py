@@ -5,6 +5,7 @@ A schema change is agreed upon by all nodes at once: schema disagreement is not 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +18,14 @@ PARTITION, CLUSTERING, STATIC, REGULAR = "partition", "clustering", "static", "r
 
 # Options that change nothing the simulation shows, and are accepted; the others below mean something, or are refused.
 _INERT_OPTIONS = frozenset(
-    "comment compaction compression caching bloom_filter_fp_chance crc_check_chance memtable memtable_flush_period_in_ms "
-    "min_index_interval max_index_interval speculative_retry additional_write_policy gc_grace_seconds extensions".split()
+    re.findall(
+        r"\w+",
+        """
+        comment compaction compression caching bloom_filter_fp_chance crc_check_chance memtable extensions
+        memtable_flush_period_in_ms min_index_interval max_index_interval speculative_retry additional_write_policy
+        gc_grace_seconds
+        """,
+    )
 )
 
 

@@ -105,7 +105,8 @@ class CassandraCluster:
         return Session(self, incarnation.name, incarnation, incarnation.host.wall, keyspace)
 
     def harness_session(self, keyspace: str | None = None, client: str = "observer") -> Session:
-        """A session of the harness itself, outside all hosts: its `execute` runs the clock until the answer is there."""
+        """A session of the harness itself, outside all hosts: its `execute` runs the clock until the answer is
+        there."""
         return Session(self, client, None, None, keyspace)
 
     @property

@@ -1,10 +1,11 @@
 """What a coordinator does with a request: who must answer, when that is, and what comes of it.
 
-The outcome of an operation is decided when the client sends it, by drawing the latency of every message on its path; then
-there is one event on the clock, the answer's arrival at the client (or the moment at which somebody gives up). Messages that
-are lost simply do not take part. This is exact for faults as `sim.network` defines them: they act on what is sent after
-they began. Data is not decided in advance: writes arrive at each replica at their own instant (`Node.receive`), and a read
-looks at the replicas when its answer is due, so it sees whatever has arrived at those it asked by then.
+The outcome of an operation is decided when the client sends it, by drawing the latency of every message on its path;
+then there is one event on the clock, the answer's arrival at the client (or the moment at which somebody gives up).
+Messages that are lost simply do not take part. This is exact for faults as `sim.network` defines them: they act on
+what is sent after they began. Data is not decided in advance: writes arrive at each replica at their own instant
+(`Node.receive`), and a read looks at the replicas when its answer is due, so it sees whatever has arrived at those it
+asked by then.
 """
 
 from __future__ import annotations

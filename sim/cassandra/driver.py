@@ -1,16 +1,18 @@
 """What the Python driver shows an application: Session, prepared and bound statements, response futures.
 
-The interface, the defaults and the order of calls are those of `cassandra.cluster` (cassandra-driver 3.30): a client-side
-time-out of 10 s, consistency LOCAL_ONE, client-side timestamps, pages of 5000 rows, `RetryPolicy` asked on every error that
-may be retried, nodes taken in turn, the partition's replicas first. Callbacks are called from outside the event loop's own
-code, as the driver's thread does: an application must come back to its loop by `call_soon_threadsafe`.
+The interface, the defaults and the order of calls are those of `cassandra.cluster` (cassandra-driver 3.30): a
+client-side time-out of 10 s, consistency LOCAL_ONE, client-side timestamps, pages of 5000 rows, `RetryPolicy` asked
+on every error that may be retried, nodes taken in turn, the partition's replicas first. Callbacks are called from
+outside the event loop's own code, as the driver's thread does: an application must come back to its loop by
+`call_soon_threadsafe`.
 
-Inside a simulated host nothing may block: `execute`, and `result()` of an unanswered future, raise EscapedSimulationError.
-`prepare` blocks in the driver too; it is meant for start-up, so it is allowed here and takes no time.
+Inside a simulated host nothing may block: `execute`, and `result()` of an unanswered future, raise
+EscapedSimulationError. `prepare` blocks in the driver too; it is meant for start-up, so it is allowed here and takes
+no time.
 
-Not simulated: authentication, custom payloads, query traces (`trace=True` is refused), graph, column encryption, user-defined
-types, heartbeats (a request over a cut link ends by the client's time-out; the node stays in the query plan), and load
-balancing policies other than the default (a profile's is ignored unless a `host` is named).
+Not simulated: authentication, custom payloads, query traces (`trace=True` is refused), graph, column encryption,
+user-defined types, heartbeats (a request over a cut link ends by the client's time-out; the node stays in the query
+plan), and load balancing policies other than the default (a profile's is ignored unless a `host` is named).
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ from cassandra.protocol import (
 )
 from cassandra.query import (
     FETCH_SIZE_UNSET,
-    BatchStatement,
     UNSET_VALUE,
+    BatchStatement,
     SimpleStatement,
     Statement,
     bind_params,
@@ -51,8 +53,8 @@ from sim.cassandra.reading import Page
 from sim.cassandra.storage import Change, Key, Together
 from sim.cassandra.types import PROTOCOL_VERSION
 from sim.clock import NS_PER_SECOND
-from sim.hosts import Incarnation, WallClock
 from sim.escape import EscapedSimulationError
+from sim.hosts import Incarnation, WallClock
 
 if TYPE_CHECKING:
     from sim.cassandra.cluster import CassandraCluster, Plan
@@ -96,9 +98,11 @@ class PreparedStatement(DriverPreparedStatement):  # type: ignore[misc]
         """The plan; made anew when the schema has changed since (the driver would prepare again)."""
         server = self.session.server
         if self.catalog_version != server.catalog.version:
-            self.plan = server.plan(self.keyspace, self.query_string)
+            plan = server.plan(self.keyspace, self.query_string)
+            assert isinstance(plan, (ModifyPlan, SelectPlan))
+            self.plan = plan
             self.catalog_version = server.catalog.version
-        return self.plan  # type: ignore[no-any-return]
+        return self.plan
 
     def bind(self, values: Sequence[object] | Mapping[str, object] | None) -> BoundStatement:
         """Bind values: a sequence, or a mapping by column name. Raises what the driver raises for wrong types."""
@@ -111,7 +115,7 @@ class BoundStatement(DriverBoundStatement):  # type: ignore[misc]
     def bind(self, values: Sequence[object] | Mapping[str, object] | None) -> BoundStatement:
         """Take the values; see `PreparedStatement.bind`."""
         self.raw_values = values
-        self.values = self.prepared_statement.current_plan().binder.bind(values)
+        self.values = self.prepared_statement.plan.binder.bind(values)
         return self
 
     @property
@@ -437,9 +441,13 @@ class ResponseFuture:
         self.plan: Plan | None = None
         self.full: tuple[Any, ...] = ()
         if query.__class__ is PreparedStatement:
-            plan = query.current_plan()
-            self.full = plan.binder.bind(parameters) + plan.constants
-            self.plan = plan
+            try:
+                plan = query.current_plan()
+            except ServerRefusal as refusal:
+                self._refusal = refusal
+            else:
+                self.full = plan.binder.bind(parameters) + plan.constants
+                self.plan = plan
             self._prepared = query
             self._parameters = parameters
         else:
@@ -786,7 +794,7 @@ class ResponseFuture:
     def _on_timeout(self) -> None:
         if not self.is_done:
             node = self.coordinator_host
-            said = "Client request timeout. See Session.execute[_async](timeout)"
+            said: Any = "Client request timeout. See Session.execute[_async](timeout)"
             errors: dict[str, Any] = dict(self._errors or {str(node and node.name): said})
             self._fail(OperationTimedOut(errors, node))
 
@@ -951,7 +959,8 @@ def _by_partition(changes: list[tuple[Any, Change]]) -> list[tuple[Any, Change]]
 
 @lru_cache(maxsize=512)
 def _row_class(names: tuple[str, ...]) -> type:
-    """The named tuple that the driver's factory makes for these columns, names cleaned its way; made once, not per page."""
+    """The named tuple that the driver's factory makes for these columns, names cleaned its way; made once, not per
+    page."""
     rows = named_tuple_factory(names, [(None,) * len(names)])
     return type(rows[0])
 

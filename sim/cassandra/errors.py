@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cassandra.protocol import (
     AlreadyExistsException,
     ConfigurationException,
@@ -32,17 +34,22 @@ __all__ = [
 ]
 
 
+ErrorMessage = Any
+"""A message of `cassandra.protocol`; the driver has no type hints."""
+
+
 class ServerRefusal(Exception):
     """Carries a server's error message through the simulated server until it is sent to the client."""
 
-    def __init__(self, message: Exception) -> None:
+    def __init__(self, message: ErrorMessage) -> None:
         super().__init__(str(message))
         self.message = message
 
     def to_exception(self) -> Exception:
         """What the driver would raise in the application for this message."""
         convert = getattr(self.message, "to_exception", None)
-        return self.message if convert is None else convert()
+        error: Exception = self.message if convert is None else convert()
+        return error
 
 
 def invalid(text: str) -> ServerRefusal:
@@ -74,13 +81,13 @@ def already_exists(keyspace: str, table: str) -> ServerRefusal:
     )
 
 
-def unavailable(consistency: int, required: int, alive: int) -> Exception:
+def unavailable(consistency: int, required: int, alive: int) -> ErrorMessage:
     """Too few replicas are known to be up; nothing was sent to any."""
     info = {"consistency": consistency, "required_replicas": required, "alive_replicas": alive}
     return UnavailableErrorMessage(UnavailableErrorMessage.error_code, "Cannot achieve consistency level", info)
 
 
-def write_timeout(consistency: int, received: int, required: int, write_type: int) -> Exception:
+def write_timeout(consistency: int, received: int, required: int, write_type: int) -> ErrorMessage:
     """Too few acknowledgements within write_request_timeout; the write may be on any number of replicas."""
     info = {
         "consistency": consistency,
@@ -93,7 +100,7 @@ def write_timeout(consistency: int, received: int, required: int, write_type: in
     )
 
 
-def read_timeout(consistency: int, received: int, required: int, data_retrieved: bool) -> Exception:
+def read_timeout(consistency: int, received: int, required: int, data_retrieved: bool) -> ErrorMessage:
     """Too few replicas answered a read within read_request_timeout."""
     info = {
         "consistency": consistency,
@@ -106,11 +113,11 @@ def read_timeout(consistency: int, received: int, required: int, data_retrieved:
     )
 
 
-def overloaded() -> Exception:
+def overloaded() -> ErrorMessage:
     """The coordinator sheds load; nothing was done."""
     return OverloadedErrorMessage(OverloadedErrorMessage.error_code, "Too many requests in flight", None)
 
 
-def server_error(text: str) -> Exception:
+def server_error(text: str) -> ErrorMessage:
     """Something went wrong in the coordinator."""
     return ServerError(ServerError.error_code, text, None)

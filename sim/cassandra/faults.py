@@ -1,7 +1,7 @@
 """Faults that strike single operations, armed by name and counted when they really strike.
 
-Faults of nodes (down, slow, clock skew) are methods of `CassandraCluster`; faults of links belong to `sim.network`. Their
-hits are counted here too, under `node_down`, `node_slow` and so on, so that `struck` tells all of it.
+Faults of nodes (down, slow, clock skew) are methods of `CassandraCluster`; faults of links belong to `sim.network`.
+Their hits are counted here too, under `node_down`, `node_slow` and so on, so that `struck` tells all of it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ OPERATION_FAULTS = (
     "overload",
 )
 """What can be armed. A write time-out is reported to the client with the write applied on no, some (too few) or all
-replicas; `lose_answer` carries out the operation and drops the answer, so that the driver gives up after its own time-out;
-`unavailable` and `overload` refuse the operation before anything is done."""
+replicas; `lose_answer` carries out the operation and drops the answer, so that the driver gives up after its own
+time-out; `unavailable` and `overload` refuse the operation before anything is done."""
 
 
 @dataclass(eq=False, slots=True)

@@ -1,7 +1,7 @@
 """From CQL text to a statement record, by the lark grammar in `cql.lark`.
 
-A text is parsed once; who calls this caches (the planner does, by keyspace and text). What no Cassandra would read raises
-`SyntaxException`; what Cassandra reads and the simulated one does not raises `InvalidRequest` and names the feature.
+A text is parsed once; who calls this caches (the planner does, by keyspace and text). What no Cassandra would read
+raises `SyntaxException`; what Cassandra reads and the simulated one does not raises `InvalidRequest` and names it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,15 @@ from sim.cassandra.errors import ServerRefusal, syntax_error, unsupported
 
 # Words that cannot name a column or table unless quoted (Cassandra 5.0, appendix A of the CQL reference).
 RESERVED_WORDS = frozenset(
-    "add allow alter and apply asc authorize batch begin by columnfamily create default delete desc describe drop entries "
-    "execute from full grant if in index infinity insert into is keyspace limit materialized modify nan norecursive not "
-    "null of on or order primary rename replace revoke schema select set table to token truncate unlogged unset update use "
-    "using view where with".split()
+    re.findall(
+        r"\w+",
+        """
+        add allow alter and apply asc authorize batch begin by columnfamily create default delete desc describe drop
+        entries execute from full grant if in index infinity insert into is keyspace limit materialized modify nan
+        norecursive not null of on or order primary rename replace revoke schema select set table to token truncate
+        unlogged unset update use using view where with
+        """,
+    )
 )
 
 _REFUSED = (
@@ -88,7 +93,7 @@ class _Build(Transformer[Token, Any]):
         name = token.lower()
         if name in RESERVED_WORDS:
             raise syntax_error(
-                f"line {token.line}:{token.column} mismatched input '{token}': a reserved word names nothing unless quoted"
+                f"line {token.line}:{token.column} mismatched input '{token}': a reserved word must be quoted"
             )
         return name
 
@@ -402,6 +407,9 @@ class _Build(Transformer[Token, Any]):
 
     def drop_keyspace(self, if_exists: bool | None, name: str) -> st.DropKeyspace:
         return st.DropKeyspace(name, bool(if_exists))
+
+    def type_name(self, token: Token) -> str:
+        return token.lower()
 
     def cql_type(self, name: str, *parameters: st.TypeName | Token | None) -> st.TypeName:
         return st.TypeName(name, tuple(each for each in parameters if isinstance(each, st.TypeName)))

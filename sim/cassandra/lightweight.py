@@ -2,10 +2,10 @@
 
 Paxos is simulated by what it promises, not by its messages: the rounds take the time of four round trips to a quorum of
 replicas, and then the condition is judged and the change accepted at one instant, so all conditional operations on a
-partition have one order. An accepted change is seen by every later conditional operation and SERIAL read at once, and is
-sent to the replicas like a write at the statement's consistency level. When the coordinator gives up (too few replicas
-within cas_contention_timeout, or a fault), the client gets WriteTimeout of type CAS and the outcome is unknown: the change
-may have been accepted or not. Contention between proposers is not simulated.
+partition have one order. An accepted change is seen by every later conditional operation and SERIAL read at once, and
+is sent to the replicas like a write at the statement's consistency level. When the coordinator gives up (too few
+replicas within cas_contention_timeout, or a fault), the client gets WriteTimeout of type CAS and the outcome is
+unknown: the change may have been accepted or not. Contention between proposers is not simulated.
 """
 
 from __future__ import annotations
@@ -128,7 +128,6 @@ class Lightweight:
         self, node: Node, plan: ModifyPlan, full: tuple[Any, ...], partition: Key, clustering: Key | None
     ) -> tuple[bool, dict[str, Cell] | None]:
         """Whether the condition holds of the row as it is now, and its live cells; if so the change is accepted."""
-        cluster = self._cluster
         now_s = node.now_s(0)
         cells = self._current(plan.table, partition, clustering, now_s)
         if plan.if_not_exists:
@@ -211,7 +210,7 @@ def _answer(
     if clustering is not None:
         keys |= dict(zip([c.name for c in table.clustering_key], clustering, strict=True))
     if plan.if_not_exists:
-        names = [name for name in table.columns]
+        names = list(table.columns)
     else:
         names = list(dict.fromkeys(condition.column.name for condition in plan.conditions or ()))
     values = []

@@ -1,8 +1,8 @@
 """One Cassandra node: its wall clock, its data, the writes on their way to it, and whether it is up.
 
-A write that has been sent is put into `pending` with the instant at which it arrives. Nothing needs to happen on the clock
-for that: whoever looks at the node's data first lets everything arrive that is due. A fault acts on what is sent after it
-began, as in `sim.network`: what is under way when a node stops still arrives.
+A write that has been sent is put into `pending` with the instant at which it arrives. Nothing needs to happen on the
+clock for that: whoever looks at the node's data first lets everything arrive that is due. A fault acts on what is
+sent after it began, as in `sim.network`: what is under way when a node stops still arrives.
 """
 
 from __future__ import annotations

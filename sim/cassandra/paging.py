@@ -1,7 +1,7 @@
 """The paging state: where the next page begins, as bytes that an application may keep and hand back.
 
-It holds the last row's key in Cassandra's serialization and what is left of the limits, and no reference to anything, so
-any coordinator can go on from it. The format is this simulation's own.
+It holds the last row's key in Cassandra's serialization and what is left of the limits, and no reference to anything,
+so any coordinator can go on from it. The format is this simulation's own.
 """
 
 from __future__ import annotations

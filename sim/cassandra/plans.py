@@ -1,8 +1,9 @@
 """Statements made ready to run against a table: names resolved, types known, values picked by place.
 
 A plan is made once per statement text and keyspace and run many times. Running it needs only the tuple of values: those
-bound to the markers followed by the plan's constants; every "source" below is a place in that tuple. What Cassandra would
-refuse, and what the simulated one does not do, raises InvalidRequest when the plan is made, or when the values are known.
+bound to the markers followed by the plan's constants; every "source" below is a place in that tuple. What Cassandra
+would refuse, and what the simulated one does not do, raises InvalidRequest when the plan is made, or when the values
+are known.
 """
 
 from __future__ import annotations
@@ -167,11 +168,7 @@ def read_where(table: Table, relations: tuple[st.Relation, ...], sources: Source
         else:
             _add_single(table, relation, sources, where, filtering)
     if where.partition and len(where.partition) < len(table.partition_key):
-        if not filtering:
-            raise invalid(
-                "Cannot execute this query as it might involve data filtering and thus may have unpredictable performance. "
-                "If you want to execute this query despite the performance unpredictability, use ALLOW FILTERING"
-            )
+        _need_filtering(filtering)
         for column in table.partition_key:
             if column.name in where.partition:
                 restriction = where.partition.pop(column.name)
@@ -188,7 +185,7 @@ def _add_token(table: Table, relation: st.Relation, sources: Sources, where: Whe
         raise invalid(
             f"The token() function must be applied to all partition key components, in order: {', '.join(names)}"
         )
-    source = sources.of(relation.values[0], "partition key token", _BIGINT)  # type: ignore[arg-type]
+    source = sources.of(relation.values[0], "partition key token", _BIGINT)
     bound = Bound((source,), relation.operator in ("=", "<=", ">="))
     if relation.operator in ("=", ">", ">="):
         where.token_lower = bound
@@ -249,7 +246,7 @@ def _add_single(table: Table, relation: st.Relation, sources: Sources, where: Wh
         if relation.in_marker:
             restriction: KeyRestriction = InMarkerRestriction(
                 (sources.of(relation.values[0], name, _list_of(column.type), in_partition_key=in_key),),
-                True,  # type: ignore[arg-type]
+                True,
             )
         else:
             alternatives: tuple[Any, ...] = relation.values
@@ -257,9 +254,9 @@ def _add_single(table: Table, relation: st.Relation, sources: Sources, where: Wh
                 tuple(sources.of(each[0], name, column.type, in_partition_key=in_key) for each in alternatives), True
             )
     elif relation.operator == "=":
-        restriction = KeyRestriction((sources.of(relation.values[0], name, column.type, in_partition_key=in_key),))  # type: ignore[arg-type]
+        restriction = KeyRestriction((sources.of(relation.values[0], name, column.type, in_partition_key=in_key),))
     else:
-        source = sources.of(relation.values[0], name, column.type)  # type: ignore[arg-type]
+        source = sources.of(relation.values[0], name, column.type)
         if column.kind == CLUSTERING and not (where.range_columns and where.range_columns != (name,)):
             _add_range((name,), relation.operator, (source,), where)
             return
@@ -285,8 +282,9 @@ def _add_single(table: Table, relation: st.Relation, sources: Sources, where: Wh
 def _need_filtering(filtering: bool) -> None:
     if not filtering:
         raise invalid(
-            "Cannot execute this query as it might involve data filtering and thus may have unpredictable performance. "
-            "If you want to execute this query despite the performance unpredictability, use ALLOW FILTERING"
+            "Cannot execute this query as it might involve data filtering and thus may have unpredictable "
+            "performance. If you want to execute this query despite the performance unpredictability, use "
+            "ALLOW FILTERING"
         )
 
 
@@ -347,7 +345,7 @@ def slices(table: Table, where: Where, full: Values) -> list[Slice]:
     for column in table.clustering_key:
         if column.name in where.clustering:
             values = where.clustering[column.name].values(full, column)
-            prefixes = [prefix + (value,) for prefix in prefixes for value in values]
+            prefixes = [(*prefix, value) for prefix in prefixes for value in values]
         elif where.tuple_columns and column.name == where.tuple_columns[0]:
             rows = dict.fromkeys(tuple(full[source] for source in row) for row in where.tuples)
             if any(None in row for row in rows):
@@ -687,7 +685,7 @@ def clustering_keys(table: Table, where: Where, full: Values) -> list[Key]:
     for column in table.clustering_key:
         if column.name in where.clustering:
             values = where.clustering[column.name].values(full, column)
-            keys = [key + (value,) for key in keys for value in values]
+            keys = [(*key, value) for key in keys for value in values]
         elif where.tuple_columns and column.name == where.tuple_columns[0]:
             keys = [key + tuple(full[source] for source in row) for key in keys for row in where.tuples]
     return keys
@@ -846,7 +844,7 @@ class SelectPlan:
         if not self.where.partition:
             raise invalid("ORDER BY is only supported when the partition key is restricted by an EQ or an IN.")
         pinned = [name for name, restriction in self.where.clustering.items() if not restriction.is_in]
-        expected = [column for column in table.clustering_key]
+        expected = list(table.clustering_key)
         flips = []
         for name, descending in statement.order_by:
             if table.column(name).kind != CLUSTERING:
@@ -857,7 +855,8 @@ class SelectPlan:
                 expected.pop(0)
             if not expected or expected[0].name != name:
                 raise invalid(
-                    "Order by currently only supports the ordering of columns following their declared order in the PRIMARY KEY"
+                    "Order by currently only supports the ordering of columns following their declared order in the "
+                    "PRIMARY KEY"
                 )
             flips.append(expected.pop(0).descending != descending)
         if any(flips) != all(flips):
@@ -887,7 +886,7 @@ class SelectPlan:
         except KeyError:
             pass
         partition, clustering = len(self.table.partition_key), len(self.table.clustering_key)
-        places: list[int] | None = []
+        places: list[int] = []
         absent = partition + clustering + len(columns.names)
         for output in self.outputs:
             if output.kind == PARTITION:
@@ -898,11 +897,8 @@ class SelectPlan:
                 place = columns.index.get(output.column)
                 places.append(absent if place is None else partition + clustering + place)
             else:
-                places = None
-                break
-        if places is not None and absent in places:
-            places = None
-        found = None if places is None or self.where.filters else picker(places)
+                places.append(absent)
+        found = None if absent in places or self.where.filters else picker(places)
         self._projections[columns] = found
         return found
 
@@ -918,7 +914,8 @@ class BatchPlan:
 
     @staticmethod
     def of(statement: st.Batch, markers: tuple[st.Marker, ...], catalog: Catalog, keyspace: str | None) -> BatchPlan:
-        """The plan of a batch written as text. Bind markers in it are refused: the driver has BatchStatement for that."""
+        """The plan of a batch written as text. Bind markers in it are refused: the driver has BatchStatement for
+        that."""
         if markers:
             raise unsupported("a bind marker inside BEGIN BATCH")
         if statement.kind == "COUNTER" or statement.using.ttl is not None:

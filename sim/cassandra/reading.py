@@ -1,8 +1,8 @@
 """How a coordinator answers a SELECT from the data of the replicas it asked: merge, filter, limit, page.
 
 The replicas' versions of each row are joined row by row, in order, until the page is full, so the answer is that of an
-ideal coordinator that asks again whenever limits or filters on the replicas cut it short. Where versions differ, the digests
-would have differed: the differences are collected as changes for blocking read repair.
+ideal coordinator that asks again whenever limits or filters on the replicas cut it short. Where versions differ, the
+digests would have differed: the differences are collected as changes for blocking read repair.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from sim.cassandra.binding import Values
 from sim.cassandra.catalog import CLUSTERING, PARTITION, STATIC
-from sim.cassandra.plans import SelectPlan, COMPARE, partition_keys, slices
+from sim.cassandra.plans import COMPARE, SelectPlan, partition_keys, slices
 from sim.cassandra.rows import NEVER, NO_DELETION, Cell, Row, RowWrite, live_cells, merge, same_facts
 from sim.cassandra.storage import (
     EVERYTHING,
@@ -28,13 +28,13 @@ from sim.cassandra.storage import (
     token_of,
 )
 
-
 Holders = Callable[[Key], Sequence[int]]
 """The places, in the list of stores, of those that are asked about a partition."""
 
 
 class Cursor(NamedTuple):
-    """Where the next page begins: after this row (no position: after the partition's static row), with what is left of LIMIT."""
+    """Where the next page begins: after this row (no position: after the partition's static row), with what is left
+    of LIMIT."""
 
     partition: Key
     position: Position | None
@@ -149,8 +149,8 @@ class _Reader:
             merged = {entry[2]: entry for scan in scans for entry in scan}
             entries = sorted(merged.values(), key=lambda entry: entry[:2])
         lower, upper = plan.where.token_lower, plan.where.token_upper
-        low = None if lower is None else self.full[lower.sources[0]]
-        high = None if upper is None else self.full[upper.sources[0]]
+        low: Any = None if lower is None else self.full[lower.sources[0]]
+        high: Any = None if upper is None else self.full[upper.sources[0]]
         if cursor is not None:
             raw = plan.table.routing_bytes(cursor.partition)
             start_at = (token_of(raw), raw)
@@ -200,12 +200,12 @@ class _Reader:
                 gone = NO_DELETION if not deleted else max(p.gone_at(position) for p in partitions if p is not None)
                 if row.__class__ is RowWrite:
                     # The hot case: one plain write, not deleted, not expired.
-                    if row.timestamp <= gone or row.expires_s <= now_s:  # type: ignore[union-attr]
+                    if row.timestamp <= gone or row.expires_s <= now_s:
                         continue
-                    values = row.values  # type: ignore[union-attr]
-                    if not row.marked and not any(value is not None for value in values):  # type: ignore[union-attr]
+                    values = row.values
+                    if not row.marked and not any(value is not None for value in values):
                         continue
-                    project = plan.projection(row.columns)  # type: ignore[arg-type]
+                    project = plan.projection(row.columns)
                     if project is not None:
                         yield position, row.clustering, project(key + row.clustering + values)
                         found_any = True
@@ -304,7 +304,7 @@ class _Reader:
         return True
 
     def _project(self, key: Key, clustering: Key, cells: dict[str, Cell], statics: dict[str, Cell]) -> tuple[Any, ...]:
-        result = []
+        result: list[Any] = []
         for output in self.plan.outputs:
             if output.kind in ("writetime", "ttl"):
                 kind = self.plan.table.columns[output.column].kind

@@ -1,21 +1,22 @@
 """What a replica holds of a row, and how two versions of it become one.
 
-Reconciliation is the whole of Cassandra's data model: every write is a set of timestamped facts, and the state of a row is
-the join of all facts about it, whatever the order and however often they arrive. A fact is a cell (a value or a tombstone),
-the row marker that an INSERT writes and an UPDATE does not ("primary key liveness"), or a deletion of the row. The rules
-are those of Cassandra 5.0 (`db.rows.Cells`, `db.LivenessInfo`, `db.DeletionTime`):
+Reconciliation is the whole of Cassandra's data model: every write is a set of timestamped facts, and the state of a
+row is the join of all facts about it, whatever the order and however often they arrive. A fact is a cell (a value or
+a tombstone), the row marker that an INSERT writes and an UPDATE does not ("primary key liveness"), or a deletion of
+the row. The rules are those of Cassandra 5.0 (`db.rows.Cells`, `db.LivenessInfo`, `db.DeletionTime`):
 
 - the higher write timestamp wins;
-- at equal timestamps, what will ever be a tombstone (a tombstone, or a cell with a time to live) wins over a plain cell,
-  a tombstone over an expiring cell, then the later local deletion time, then the larger value, compared as unsigned bytes;
+- at equal timestamps, what will ever be a tombstone (a tombstone, or a cell with a time to live) wins over a plain
+  cell, a tombstone over an expiring cell, then the later local deletion time, then the larger value, compared as
+  unsigned bytes;
 - a deletion removes what is not newer than it, the same timestamp included;
 - a marker with a time to live wins over one without at the same timestamp, then the one that expires later.
 
 A write of whole columns with one timestamp is stored as it is, as one `RowWrite` that all replicas share. Only when two
 writes of a row cannot be decided as wholes is a `MergedRow` with separate cells built. Both are immutable.
 
-Nothing is ever compacted: tombstones are not purged after gc_grace_seconds, and expired cells stay, unseen. Since nothing
-is purged, nothing is resurrected by a purge either.
+Nothing is ever compacted: tombstones are not purged after gc_grace_seconds, and expired cells stay, unseen. Since
+nothing is purged, nothing is resurrected by a purge either.
 """
 
 from __future__ import annotations
@@ -248,7 +249,8 @@ def same_facts(left: Row | None, right: Row | None) -> bool:
 
 
 def live_cells(row: Row, gone: int, now_s: int) -> dict[str, Cell] | None:
-    """The live cells of a row of which everything up to the timestamp `gone` is deleted; None when the row is not there.
+    """The live cells of a row of which everything up to the timestamp `gone` is deleted; None when the row is not
+    there.
 
     A row is there while its marker or any of its cells is live.
     """

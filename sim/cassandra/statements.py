@@ -1,12 +1,13 @@
 """What a CQL text says, before anyone has looked at a table: the records that the parser makes and the planner reads.
 
-Nothing here knows types or columns. Terms are literals, bind markers, function calls and collection literals; a marker's
-`position` is its place among the markers of its statement, counted from 0 in the order of the text.
+Nothing here knows types or columns. Terms are literals, bind markers, function calls and collection literals; a
+marker's `position` is its place among the markers of its statement, counted from 0 in the order of the text.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +57,14 @@ class TableName:
 class Relation:
     """One condition of a WHERE or IF clause.
 
-    `operator` is =, <, <=, >, >=, != or IN. `columns` has several names for a multi-column relation; `on_token` says that
-    the columns stand inside token(). `values` holds one term per column, for IN one tuple of terms per alternative
+    `operator` is =, <, <=, >, >=, != or IN. `columns` has several names for a multi-column relation; `on_token` says
+    that the columns stand inside token(). `values` holds one term per column, for IN one tuple of terms per alternative
     (or a single marker, `in_marker`).
     """
 
     columns: tuple[str, ...]
     operator: str
-    values: tuple[object, ...]
+    values: tuple[Any, ...]
     on_token: bool = False
     multi: bool = False
     in_marker: bool = False

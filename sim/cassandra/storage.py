@@ -196,11 +196,7 @@ class TableStore:
                 if old is None:
                     rows[position] = change
                     partition._fresh.append(position)
-                elif (
-                    old.columns is change.columns
-                    and change.timestamp > old.timestamp  # type: ignore[union-attr]
-                    and change.marked == old.marked  # type: ignore[union-attr]
-                ):
+                elif old.columns is change.columns and change.timestamp > old.timestamp and change.marked == old.marked:
                     rows[position] = change
                 else:
                     rows[position] = merge(old, change)

@@ -1,12 +1,13 @@
-"""CQL types: what Python value the driver takes, what a replica stores, how values are ordered, what the driver returns.
+"""CQL types: what Python value the driver takes, what a replica stores, how values are ordered, what the driver
+returns.
 
-A stored value is a plain Python object: int for the integer types, timestamps (milliseconds) and dates (days), str, bool,
-bytes, UUID, Decimal, float, and the canonical bytes of a frozen collection. Values come in through the driver's own
-serializers (`cassandra.cqltypes`), so a wrong Python type or a number out of range fails as it fails in production; values
-of the exact usual type take a short cut in `sim.cassandra.binding`.
+A stored value is a plain Python object: int for the integer types, timestamps (milliseconds) and dates (days), str,
+bool, bytes, UUID, Decimal, float, and the canonical bytes of a frozen collection. Values come in through the driver's
+own serializers (`cassandra.cqltypes`), so a wrong Python type or a number out of range fails as it fails in
+production; values of the exact usual type take a short cut in `sim.cassandra.binding`.
 
-Not supported, refused with InvalidRequest: counter, duration, inet, tuples, user-defined types, vectors, and collections that
-are not frozen.
+Not supported, refused with InvalidRequest: counter, duration, inet, tuples, user-defined types, vectors, and
+collections that are not frozen.
 """
 
 from __future__ import annotations
@@ -72,11 +73,13 @@ class CqlType:
     element_types: tuple[CqlType, ...] = ()
 
     def from_bound(self, value: object) -> Any:
-        """A bound Python value as it is stored. Raises what the driver's serializer raises (TypeError, struct.error, ...)."""
+        """A bound Python value as it is stored. Raises what the driver's serializer raises (TypeError, struct.error,
+        ...)."""
         return self.from_bytes(self.driver.serialize(value, PROTOCOL_VERSION))
 
     def to_bytes(self, value: Any) -> bytes:
-        """A stored value in Cassandra's own serialization: for tokens and for breaking ties between equal timestamps."""
+        """A stored value in Cassandra's own serialization: for tokens and for breaking ties between equal
+        timestamps."""
         return bytes(
             self.driver.serialize(value if self.to_driver is None else self.to_driver(value), PROTOCOL_VERSION)
         )
@@ -191,8 +194,8 @@ _SIMPLE: dict[str, CqlType] = {
         _plain("float", cqltypes.FloatType, None, "INTEGER FLOAT", key_allowed=False),
     )
 }
-# Text is stored as str. A str with a lone surrogate cannot be encoded, so the driver's encoder is always asked: it is the
-# range check of text, and `binding` calls it through `str.encode`.
+# Text is stored as str. A str with a lone surrogate cannot be encoded, so the driver's encoder is always asked: it is
+# the range check of text, and `binding` calls it through `str.encode`.
 TEXT = _SIMPLE["varchar"] = _SIMPLE["text"]
 
 

@@ -27,7 +27,7 @@ class SmallWorld:
         self.session.row_factory = tuple_factory
         self.session.default_consistency_level = ConsistencyLevel.QUORUM
         self.session.execute(
-            "CREATE KEYSPACE ks WITH replication = {'class': 'SimpleStrategy', 'replication_factor': %d}" % factor
+            f"CREATE KEYSPACE ks WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': {factor}}}"
         )
         self.session.set_keyspace("ks")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from cassandra import ConsistencyLevel as CL
 from cassandra import InvalidRequest, OperationTimedOut, ReadTimeout, Unavailable, WriteTimeout, WriteType
@@ -156,7 +158,7 @@ def test_write_time_out_with_the_write_applied_on(table, applied, where):
 
 
 def test_node_that_is_gone_unnoticed_makes_writes_time_out(table):
-    one, two, three = table.cluster.nodes
+    _, two, three = table.cluster.nodes
     table.cluster.take_down(two, noticed_after_ns=20 * NS_PER_SECOND)
     table.cluster.take_down(three, noticed_after_ns=20 * NS_PER_SECOND)
     table.session.cluster.default_retry_policy = FallthroughRetryPolicy()
@@ -285,10 +287,8 @@ def test_settle_heals_everything_and_makes_replicas_equal(table):
     table.cluster.faults.arm("write_timeout_some", ppm=300_000)
     table.cluster.take_down(table.cluster.nodes[1])
     for p in range(20):
-        try:
+        with suppress(WriteTimeout, Unavailable):
             insert(table, p=p)
-        except (WriteTimeout, Unavailable):
-            pass
     assert table.cluster.settle()
     assert table.cluster.is_quiet()
     for p in range(20):
