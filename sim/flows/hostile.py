@@ -83,9 +83,37 @@ def _no_request_id(stream: Stream, body: Body) -> str:
     return json.dumps({**body, "client_order_id": ""})
 
 
-def _market_without_spend_limit(stream: Stream, body: Body) -> str:
-    bad = stream.choice(BAD_NUMBERS)
-    return json.dumps({**body, "side": "buy", "order_type": "market", "time_in_force": "ioc", "max_spend": bad})
+def _market_order(stream: Stream, body: Body) -> str:
+    """With a price, or resting, or with a spend limit that is none."""
+    market: Body = {**body, "side": "buy", "order_type": "market", "time_in_force": "ioc", "max_spend": "100"}
+    draw = stream.below(4)
+    if draw == 0:
+        return json.dumps(market)
+    del market["price"]
+    if draw == 1:
+        return json.dumps({**market, "time_in_force": stream.choice(("gtc", "post_only"))})
+    if draw == 2:
+        return json.dumps({**market, "side": "sell"})
+    return json.dumps({**market, "max_spend": stream.choice(BAD_NUMBERS)})
+
+
+def _bad_identity(stream: Stream, body: Body) -> str:
+    if stream.bits(1):
+        return json.dumps({**body, "user_id": stream.choice((0, -1, 2**63, 2**70, 1.5, "1", None))})
+    return json.dumps({**body, "client_order_id": stream.choice(("a b", "\u00e9", "x" * 129, "\n", "\u0000", 7))})
+
+
+def _too_much(stream: Stream, body: Body) -> str:
+    """A field that nobody knows, or more than a request may hold."""
+    return json.dumps({**body, "comment": "x" * stream.choice((1, 10_000))})
+
+
+def _about_no_order(stream: Stream, body: Body) -> str:
+    fields = {"user_id": body["user_id"], "request_id": body["client_order_id"], "symbol": body["symbol"]}
+    order_id = stream.choice((0, -1, 2**63, 2**200, "1", 1.5, None))
+    if stream.bits(1):
+        return json.dumps({"type": "cancel", "order_id": order_id, **fields})
+    return json.dumps({"type": "reduce", "order_id": order_id, "quantity": body["quantity"], **fields})
 
 
 def _bad_amount(stream: Stream, body: Body) -> str:
@@ -108,7 +136,10 @@ HOSTILITIES: tuple[Callable[[Stream, Body], str], ...] = (
     _truncated,
     _not_an_object,
     _no_request_id,
-    _market_without_spend_limit,
+    _market_order,
     _bad_amount,
+    _bad_identity,
+    _too_much,
+    _about_no_order,
 )
 """All the ways to be wrong."""
