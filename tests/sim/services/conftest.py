@@ -1,6 +1,7 @@
 """Worlds for the tests of the services."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -10,21 +11,19 @@ from tests.sim.services.service_world import ServiceWorld
 
 @pytest.fixture
 def make_world() -> Iterator[Callable[..., ServiceWorld]]:
-    """Makes worlds in whose scope time moves; nothing may escape from them, unhandled errors included."""
+    """Makes worlds whose time moves until the next is made; nothing may escape, unhandled errors included."""
     made: list[ServiceWorld] = []
-    scopes = []
+    running = ExitStack()
 
     def make(user_partitions: int = 2, seed: int = 1, **settings: int) -> ServiceWorld:
+        running.close()
         world = ServiceWorld(topology(user_partitions), seed, **settings)
-        scope = world.world.running()
-        scope.__enter__()
+        running.enter_context(world.world.running())
         made.append(world)
-        scopes.append(scope)
         return world
 
     yield make
-    for scope in reversed(scopes):
-        scope.__exit__(None, None, None)
+    running.close()
     for world in made:
         world.close()
         assert world.unhandled == []

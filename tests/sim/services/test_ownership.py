@@ -1,4 +1,4 @@
-"""Owning a partition: whatever ends a transaction or an owner, each input is taken once and the chain links (design 4.3)."""
+"""Whatever ends a transaction or an owner: each input is taken once, and the chain links (design 4.3)."""
 
 import asyncio
 from collections.abc import Callable
@@ -110,7 +110,7 @@ def test_the_groups_committed_offset_is_not_where_input_is_resumed(world: Servic
         consumer = clients.consumer(group_id="ubscore", enable_auto_commit=False)
         consumer.assign(places)
         await consumer.start()
-        await consumer.commit({place: 10 for place in places})
+        await consumer.commit(dict.fromkeys(places, 10))
         await consumer.stop()
 
     world.run_client(commit_far_ahead)
