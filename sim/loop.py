@@ -433,10 +433,14 @@ class SimLoop(asyncio.AbstractEventLoop):
         """Bury whatever could lead to one of this loop's suspended coroutines."""
         clock = self._clock
         timers = [event for _, _, _, event in clock._queue if event.__class__ is LoopTimer and event._loop is self]
+        # asyncio's own list has those as well that were made without create_task. The dead are taken off it: it is
+        # searched at each crash.
+        tasks = [*self._tasks, *all_tasks(self)]
+        for task in tasks:
+            asyncio._unregister_task(task)
         graveyard.bury(
             list(self._ready),
-            list(self._tasks),
-            all_tasks(self),  # also those that were made without create_task
+            tasks,
             [timer._args for timer in timers],
             list(self._async_generators.values()),
             self._signal_handlers,
