@@ -78,6 +78,11 @@ class CanonicalEncoder:
         return as_signed(xxh3_64_intdigest(record[:1] + body))
 
 
+def content_hash(record: bytes) -> int:
+    """The signed hash of a record's bytes before its trailer, as they are."""
+    return as_signed(xxh3_64_intdigest(record[:-HASH_BYTES]))
+
+
 def as_signed(value: int) -> int:
     """An unsigned 64-bit integer as the signed one with the same bits."""
     return value - (1 << 64) if value >> 63 else value

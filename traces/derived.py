@@ -29,6 +29,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec.structs import astuple
+from xxhash import xxh3_64_digest
 
 from schema import topics, wire
 from schema.events import (
@@ -48,6 +49,7 @@ from schema.events import (
     ValidatedOrder,
     Withdraw,
 )
+from schema.identifiers import INT64_MAX
 
 PLACEMENT, UPDATE, COMPLETION, REFUSAL = 0, 1, 2, 3
 EVENT_NAMES: Final = ("placement", "update", "completion", "refusal")
@@ -93,7 +95,8 @@ DEAD_LETTER_COLUMNS: Final = (*_PLACE, "source_topic", "source_partition", "sour
 UNDECODABLE_COLUMNS: Final = ("topic", "partition", "offset", "reason")
 
 _TEXT_COLUMNS: Final = frozenset(("command", "request_id", "client_order_id", "input_topic", "source_topic", "topic"))
-_PACK_ROWS: Final = 20_000
+_PACK_EVERY: Final = 4_096
+"""So many records are decoded between two packings."""
 
 
 class Columns:
@@ -105,32 +108,41 @@ class Columns:
         self.flat: list[Any] = []
         self._blocks: list[list[np.ndarray[Any, Any] | list[str]]] = []
 
-    def pack(self, *, at_least: int = _PACK_ROWS) -> None:
-        """Turn the rows gathered so far into columns, when there are `at_least` so many."""
-        width = len(self.names)
-        if len(self.flat) < at_least * width:
+    def pack(self) -> None:
+        """Turn the rows gathered so far into columns."""
+        if not self.flat:
             return
+        width = len(self.names)
         self._blocks.append(
             [
-                self.flat[index::width] if name in self._texts else np.array(self.flat[index::width], dtype=np.int64)
+                self.flat[index::width] if name in self._texts else _int64(self.flat[index::width])
                 for index, name in enumerate(self.names)
             ]
         )
         self.flat.clear()
 
     def frame(self) -> pd.DataFrame:
-        """All rows as a DataFrame: int64 columns, and text columns of pandas' string type."""
-        self.pack(at_least=1)
+        """All rows as a DataFrame: int64 columns, and text columns of str objects."""
+        self.pack()
         columns: dict[str, Any] = {}
         for index, name in enumerate(self.names):
             parts = [block[index] for block in self._blocks]
             if name in self._texts:
-                columns[name] = pd.array([text for part in parts for text in part], dtype="str")
+                # Objects, not pandas' string type: comparing and grouping them needs no conversion.
+                columns[name] = pd.Series([text for part in parts for text in part], dtype=object)
             elif parts:
                 columns[name] = np.concatenate(parts) if len(parts) > 1 else parts[0]
             else:
                 columns[name] = np.empty(0, dtype=np.int64)
         return pd.DataFrame(columns, copy=False)
+
+
+def _int64(values: list[int]) -> np.ndarray[Any, Any]:
+    """Integers as a column. What a hostile request holds beyond 64 bits is shown as the column's bound."""
+    try:
+        return np.array(values, dtype=np.int64)
+    except OverflowError:
+        return np.array([max(-INT64_MAX, min(INT64_MAX, each)) for each in values], dtype=np.int64)
 
 
 def command_fields(command: AnyRequest) -> tuple[Any, ...]:
@@ -198,6 +210,25 @@ class Decoded:
                 next(decode for made, decode in _DECODERS.items() if name in made)(self)
         return self._frames[name]
 
+    def places(self, topic: str) -> pd.DataFrame:
+        """Where the records of a topic stand (`partition`, `offset`), without decoding them."""
+        part = self._log.filter(pc.equal(self._log.column("topic"), topic)).select(["partition", "offset"])
+        return pd.DataFrame({name: part.column(name).to_numpy() for name in part.column_names})
+
+    def unsealed(self, topic: str) -> list[tuple[int, int]]:
+        """Partition and offset of a topic's records whose trailing hash is not that of the bytes before it."""
+        return [
+            (partition, offset)
+            for partition, offset, _, value in records_of(self._log, topic)
+            if value is None or len(value) <= 8 or xxh3_64_digest(value[:-8]) != value[-8:]
+        ]
+
+    def undecodable_in(self, *names: str) -> pd.DataFrame:
+        """`undecodable`, looking only at the topics that the named tables are made from."""
+        for name in names:
+            self.frame(name)
+        return self._undecodable.frame()
+
     def engine_inputs(self) -> dict[int, list[tuple[int, ValidatedOrder]]]:
         """The records of validated.orders by partition: offset and order, in the log's order.
 
@@ -206,31 +237,35 @@ class Decoded:
         self.frame("validated")
         return self._inputs
 
-    def _decoded(self, codec: wire.Codec[Any], topic: str) -> Iterator[tuple[int, int, int, Any, int]]:
+    def _decoded(
+        self, codec: wire.Codec[Any], topic: str, *tables: Columns
+    ) -> Iterator[tuple[int, int, int, Any, int]]:
+        """The records of a topic that decode; the tables that they go to are packed now and then."""
         unseal, undecodable = codec.unseal, self._undecodable.flat
-        for partition, offset, t, value in records_of(self._log, topic):
+        for number, (partition, offset, t, value) in enumerate(records_of(self._log, topic), 1):
             try:
                 event, digest = unseal(value)
             except wire.WireError as error:
                 undecodable.extend((topic, partition, offset, str(error)))
                 continue
             yield partition, offset, t, event, digest
+            if number % _PACK_EVERY == 0:
+                for table in tables:
+                    table.pack()
 
     def _requests(self) -> None:
         rows = Columns((*_PLACE, *COMMAND_COLUMNS))
-        for partition, offset, t, event, _ in self._decoded(wire.REQUEST, topics.ORDER_REQUESTS):
+        for partition, offset, t, event, _ in self._decoded(wire.REQUEST, topics.ORDER_REQUESTS, rows):
             rows.flat.extend((partition, offset, t, *command_fields(event)))
-            rows.pack()
         self._frames["requests"] = rows.frame()
 
     def _validated(self) -> None:
         rows = Columns((*VALIDATED_COLUMNS, *COMMAND_COLUMNS))
         inputs = self._inputs
         event: ValidatedOrder
-        for partition, offset, t, event, _ in self._decoded(wire.VALIDATED_ORDER, topics.VALIDATED_ORDERS):
+        for partition, offset, t, event, _ in self._decoded(wire.VALIDATED_ORDER, topics.VALIDATED_ORDERS, rows):
             place = (partition, offset, t, event.source_partition, event.source_sequence, event.link_seq)
             rows.flat.extend(place + command_fields(event.command))
-            rows.pack()
             inputs.setdefault(partition, []).append((offset, event))
         bad = self._undecodable.flat
         for topic, partition, offset in zip(bad[0::4], bad[1::4], bad[2::4], strict=True):
@@ -241,23 +276,21 @@ class Decoded:
     def _responses(self) -> None:
         rows = Columns(RESPONSE_COLUMNS)
         event: OrderResponse
-        for partition, offset, t, event, _ in self._decoded(wire.ORDER_RESPONSE, topics.ORDER_RESPONSES):
+        for partition, offset, t, event, _ in self._decoded(wire.ORDER_RESPONSE, topics.ORDER_RESPONSES, rows):
             rows.flat.extend((partition, offset, t, *astuple(event)))
-            rows.pack()
         self._frames["responses"] = rows.frame()
 
     def _sent_updates(self) -> None:
         rows = Columns(SENT_UPDATE_COLUMNS)
         event: FundUpdate
-        for partition, offset, t, event, _ in self._decoded(wire.FUND_UPDATE, topics.FUND_UPDATES):
+        for partition, offset, t, event, _ in self._decoded(wire.FUND_UPDATE, topics.FUND_UPDATES, rows):
             rows.flat.extend((partition, offset, t, *astuple(event)[:-1], len(event.entries)))
-            rows.pack()
         self._frames["sent_updates"] = rows.frame()
 
     def _dead_letters(self) -> None:
         rows = Columns(DEAD_LETTER_COLUMNS, texts=frozenset(("source_topic", "reason")))
         event: DeadLetter
-        for partition, offset, t, event, _ in self._decoded(wire.DEAD_LETTER, topics.DEAD_LETTERS):
+        for partition, offset, t, event, _ in self._decoded(wire.DEAD_LETTER, topics.DEAD_LETTERS, rows):
             rows.flat.extend((partition, offset, t, event.topic, event.partition, event.offset, event.reason))
         self._frames["dead_letters"] = rows.frame()
 
@@ -269,7 +302,7 @@ class Decoded:
         add_update, add_entry = updates.flat.extend, entries.flat.extend
         tables = (outputs, orders, trades, updates, entries)
         event: EngineOutput
-        for partition, offset, t, event, digest in self._decoded(wire.ENGINE_OUTPUT, topics.ENGINE_OUTPUTS):
+        for partition, offset, t, event, digest in self._decoded(wire.ENGINE_OUTPUT, topics.ENGINE_OUTPUTS, *tables):
             place = (partition, offset, t, event.output_seq)
             position = 0
             for number, group in (
@@ -301,8 +334,6 @@ class Decoded:
                     *command_fields(order.command),
                 )
             )  # fmt: skip
-            for table in tables:
-                table.pack()
         for name, table in zip(
             ("outputs", "order_events", "trades", "fund_updates", "fund_entries"), tables, strict=True
         ):
@@ -312,7 +343,9 @@ class Decoded:
         events, entries = Columns((*BALANCE_EVENT_COLUMNS, *COMMAND_COLUMNS)), Columns(LEDGER_ENTRY_COLUMNS)
         add_event, add_entry = events.flat.extend, entries.flat.extend
         event: BalanceEvent
-        for partition, offset, t, event, digest in self._decoded(wire.BALANCE_EVENT, topics.BALANCE_EVENTS):
+        for partition, offset, t, event, digest in self._decoded(
+            wire.BALANCE_EVENT, topics.BALANCE_EVENTS, events, entries
+        ):
             answer = event.response
             answered = (
                 (-1, 0, 0, 0) if answer is None else (answer.outcome, answer.reason, answer.order_id, answer.is_repeat)
@@ -334,8 +367,6 @@ class Decoded:
                         event.update_partition, event.update_output_seq,
                     )
                 )  # fmt: skip
-            events.pack()
-            entries.pack()
         self._frames["balance_events"] = events.frame()
         self._frames["ledger_entries"] = entries.frame()
 

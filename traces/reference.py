@@ -23,6 +23,8 @@ from traces.derived import COMPLETION, PLACEMENT, REFUSAL, STATE_COLUMNS, UPDATE
 MAKERS_MAX: Final = 1_000
 """A taker meets at most so many makers (design 4.1.7)."""
 
+_PACK_EVERY: Final = 4_096
+
 # Plain integers, as events carry them; looking an enum member up costs as much as the rest of a small decision.
 _BUY = int(Side.BUY)
 _MARKET, _LIMIT = int(OrderType.MARKET), int(OrderType.LIMIT)
@@ -289,11 +291,11 @@ class Expected:
     def feed(self, partition: int, symbols: SymbolTable, inputs: Iterable[tuple[int, ValidatedOrder]]) -> None:
         """Run a partition's inputs, given as (offset, order) in order, from an empty book."""
         reference = Reference(partition, symbols, self._events, self._trades, self._outputs)
-        tables = (self._events, self._trades, self._outputs)
-        for offset, order in inputs:
+        for number, (offset, order) in enumerate(inputs, 1):
             reference.process(offset, order)
-            for table in tables:
-                table.pack()
+            if number % _PACK_EVERY == 0:
+                for table in (self._events, self._trades, self._outputs):
+                    table.pack()
 
     @cached_property
     def events(self) -> pd.DataFrame:

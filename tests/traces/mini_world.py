@@ -49,7 +49,7 @@ Row = dict[str, Any]
 
 
 class MiniWorld:
-    """`events` holds each kind's rows as dictionaries (with `t` and `host`); `log` the records by topic and partition."""
+    """`events` holds the rows of each kind as dictionaries, `log` the records by topic and partition."""
 
     def __init__(self, *, funded_users: int = 4) -> None:
         self.t = 0

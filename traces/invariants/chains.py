@@ -4,22 +4,27 @@ import numpy as np
 import pandas as pd
 
 from schema.topics import BALANCE_EVENTS, CHAINED_TOPICS, ENGINE_OUTPUTS, FUND_UPDATES, VALIDATED_ORDERS
-from traces.canonical import CanonicalEncoder
+from traces.canonical import CanonicalEncoder, content_hash
 from traces.derived import records_of
-from traces.matching_rows import ints, rows
+from traces.matching_rows import Mask, ints, rows
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
 
+_ENCODED_AGAIN_MAX = 1_000
 _SEQUENCE_COLUMN = {ENGINE_OUTPUTS: "output_seq", BALANCE_EVENTS: "sequence"}
 _OWN_PARTITION_COLUMN = {ENGINE_OUTPUTS: "symbol_partition", BALANCE_EVENTS: "user_partition"}
 
 
 @invariant("chain-unbroken")
 def chain_unbroken(trace: Trace) -> Verdict:
-    """Sequence and hashes link, per chained partition, as committed; recomputed by the checker's own encoder."""
+    """Sequence and hashes link, per chained partition, as committed; recomputed by the checker's own encoder.
+
+    Every record's hash is computed anew over its bytes. That those bytes are the canonical encoding of what they say
+    is shown by encoding the decoded content again: for every record of a small trace, for about a thousand evenly
+    spaced ones of each topic in a large one.
+    """
     found = Findings()
-    encoder = CanonicalEncoder()
-    undecodable = trace.undecodable
+    undecodable = trace.decoded.undecodable_in("outputs", "balance_events")
     broken = rows(undecodable, np.isin(undecodable["topic"].to_numpy(dtype=str), CHAINED_TOPICS))
     found.add("record does not decode", broken, "topic", "partition", "offset", "reason")
     for topic in CHAINED_TOPICS:
@@ -35,14 +40,7 @@ def chain_unbroken(trace: Trace) -> Verdict:
         found.add(
             "record of another partition", rows(records, ints(records, "own") != ints(records, "partition")), *identity
         )
-        recomputed = {
-            (partition, offset): encoder.recomputed_hash(value)
-            for partition, offset, _, value in records_of(trace.tables["kafka_log"], topic)
-            if value is not None
-        } if len(records) else {}  # fmt: skip
-        places = zip(ints(records, "partition").tolist(), ints(records, "offset").tolist(), strict=True)
-        wrong = [recomputed[place] != said for place, said in zip(places, ints(records, "hash").tolist(), strict=True)]
-        found.add("hash is not that of the content", rows(records, np.array(wrong, dtype=bool)), *identity)
+        found.add("hash is not that of the content", rows(records, _wrong_hashes(trace, topic, records)), *identity)
     return found.verdict
 
 
@@ -93,11 +91,31 @@ def chain_of(trace: Trace, topic: str) -> pd.DataFrame:
     )
 
 
+def _wrong_hashes(trace: Trace, topic: str, records: pd.DataFrame) -> Mask:
+    """Which records do not have the hash of their own content."""
+    wrong = np.zeros(len(records), dtype=bool)
+    if not len(records):
+        return wrong
+    encoder = CanonicalEncoder()
+    said = ints(records, "hash").tolist()
+    places = zip(ints(records, "partition").tolist(), ints(records, "offset").tolist(), strict=True)
+    at = {place: index for index, place in enumerate(places)}
+    # Encoding again costs twenty microseconds a record; a wrong encoder is wrong again and again.
+    every = 1 + len(records) // _ENCODED_AGAIN_MAX
+    for partition, offset, _, value in records_of(trace.tables["kafka_log"], topic):
+        index = at.get((partition, offset))
+        if index is not None and value is not None:
+            recomputed = content_hash(value) if index % every else encoder.recomputed_hash(value)
+            wrong[index] = recomputed != said[index]
+    return wrong
+
+
 def damaged_places(trace: Trace) -> list[tuple[str, int, int]]:
     """The first damaged record of each partition, as (topic, partition, offset), sorted."""
     first: dict[tuple[str, int], int] = {}
-    undecodable = trace.undecodable
+    undecodable = trace.decoded.undecodable_in("outputs", "balance_events", "validated")
     damaged = list(zip(*(undecodable[name].tolist() for name in ("topic", "partition", "offset")), strict=True))
+    damaged += [(FUND_UPDATES, partition, offset) for partition, offset in trace.decoded.unsealed(FUND_UPDATES)]
     for topic in CHAINED_TOPICS:
         records = chain_of(trace, topic)
         broken = rows(records, ~(records["sequence_links"] & records["prev_hash_links"]).to_numpy())

@@ -105,8 +105,8 @@ def _check_balance_core(trace: Trace, found: Findings) -> None:
     if not trace.has_settled or not trace.begins_at_one:
         return
     found.add("accepted by the balance core, but without an output", rows(sent, ~is_in(sent, outputs, source)), *which)
-    for topic, records in ((ORDER_REQUESTS, trace.requests), (FUND_UPDATES, trace.sent_updates)):
-        waiting = records.rename(columns={"partition": "input_partition", "offset": "input_offset"})
-        waiting = waiting.assign(input_topic=np.array([topic] * len(waiting), dtype=object))
+    for topic in (ORDER_REQUESTS, FUND_UPDATES):
+        waiting = trace.decoded.places(topic).rename(columns={"partition": "input_partition", "offset": "input_offset"})
+        waiting = waiting.assign(input_topic=np.full(len(waiting), topic, dtype=object))
         undecided = rows(waiting, ~is_in(waiting, events, places))
-        found.add("input was never decided by the balance core", undecided, "user_id", "request_id", *places)
+        found.add("input was never decided by the balance core", undecided, *places)
