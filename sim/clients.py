@@ -100,6 +100,9 @@ REFUSED_CONNECTIONS: Final = "refused connections"
 DROPPED_NO_ORDER: Final = "dropped: about an order that was never placed"
 DROPPED_STOPPED: Final = "dropped: the clients were stopped"
 
+LAST_READ_EVERY_NS: Final = 500_000
+"""The reads at the end of a run are spread out, so that many users do not overload the store at one instant."""
+
 _UNKNOWN: Final = "unknown"
 _ANSWERED: Final = ("accepted", "rejected", "invalid")
 
@@ -202,7 +205,7 @@ class Clients:
         self._open_calls = 0
         self._open_attempts = 0
         self._waiting = 0
-        self._planned_repeats = 0
+        self._planned = 0
         self._read_ids = 0
         self._learned: deque[_Named] = deque()
         self._record_request = recorder.emitter("client_requests")
@@ -229,6 +232,27 @@ class Clients:
         for opening in self._openings.values():
             opening.held.clear()
 
+    def read_everything(self) -> None:
+        """Have every user look at all their live orders and at their balances, once; also when stopped.
+
+        For the end of a run, when what they see must be exactly what there is. Wait until `is_quiet` afterwards.
+        """
+        users = sorted(self._at_work.keys() | self._openings.keys())
+        reads = ((user_id, query) for user_id in users for query in ("active_orders", "balances"))
+        for number, (user_id, query) in enumerate(reads):
+            self._planned += 1
+            read = Operation(0, user_id, READ, f"last-{query}", query=query, gateway=user_id)
+            self._clock.after(number * LAST_READ_EVERY_NS, self._read_at_last, read)
+
+    def _read_at_last(self, read: Operation) -> None:
+        self._planned -= 1
+        self._open(read, 0)
+
+    def read_everything(self) -> None:
+        """Have every user ask for their live orders now: once the system has settled, the answers must be exact."""
+        for number, user_id in enumerate(sorted(self._named)):
+            self._open(Operation(0, user_id, READ, f"settled-{user_id}", query="active_orders", gateway=number), 0)
+
     def is_quiet(self) -> bool:
         """Whether there is nothing left to send and every call has ended."""
         return (
@@ -236,7 +260,7 @@ class Clients:
             and not self._open_calls
             and not self._open_attempts
             and not self._waiting
-            and not self._planned_repeats
+            and not self._planned
         )
 
     def in_flight(self) -> int:
@@ -347,12 +371,12 @@ class Clients:
         self.counts[READS if operation.kind == READ else REQUESTS] += 1
         self._submit(call)
         if operation.repeat_after_ns != NOT_REPEATED:
-            self._planned_repeats += 1
+            self._planned += 1
             self._clock.after(operation.repeat_after_ns, self._repeat, call)
 
     def _repeat(self, call: _Call) -> None:
         """Send the request once more because the flow says so, answered or not."""
-        self._planned_repeats -= 1
+        self._planned -= 1
         if not self._is_stopped:
             self.counts[REPEATS] += 1
             self._submit(call)

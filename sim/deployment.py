@@ -27,6 +27,7 @@ from settlement.store import Store
 from sim.cassandra.cluster import CassandraCluster
 from sim.clients import Front
 from sim.faults.plan import Layout
+from sim.gateway_front import GatewayFront
 from sim.hosts import Host, Incarnation
 from sim.kafka.clients import SimKafkaClients
 from sim.kafka.cluster import KafkaCluster
