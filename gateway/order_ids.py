@@ -2,12 +2,12 @@
 
     order_id = (session + 1) << 32 | counter            counter = 1, 2, 3, ...
 
-A gateway that starts produces one record to the topic gateway.sessions, with acks from all in-sync replicas, and takes
-its offset as its session number. The broker that leads the partition gives offsets out, and the offset of a committed
-record is never given to another: so no two sessions, of one gateway or of many, share a number, and within a session
-the counter goes up only. Nothing is kept on disk, and no clock is asked: clocks jump, and two gateways may have the
-same time. An acknowledgement that does not say the offset (aiokafka gives -1 when the broker remembers the batch only as a
-duplicate) opens no session; another record is produced.
+A gateway that starts produces one record to the topic gateway.sessions, with acks from all in-sync replicas, and
+takes its offset as its session number. The broker that leads the partition gives offsets out, and the offset of a
+committed record is never given to another: so no two sessions, of one gateway or of many, share a number, and within
+a session the counter goes up only. Nothing is kept on disk, and no clock is asked: clocks jump, and two gateways may
+have the same time. An acknowledgement that does not say the offset (aiokafka gives -1 when the broker remembers the
+batch only as a duplicate) opens no session; another record is produced.
 
 The first id is 2^32 + 1, so 0 stays free for "no order". There is room for 2^31 - 1 sessions of 2^32 - 1 orders each.
 """

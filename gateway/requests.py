@@ -13,8 +13,8 @@ A request is a JSON object. Numbers that stand for money are decimal strings, so
     {"type": "withdraw", ...}
 
 `time_in_force` may be left out: gtc for a limit order, ioc for a market order. Whatever is sent, the result is a
-request or a RequestError with one sentence that says what is wrong. What depends on balances or on the book (funds, products
-that overflow, a duplicate id) is not decided here.
+request or a RequestError with one sentence that says what is wrong. What depends on balances or on the book (funds,
+products that overflow, a duplicate id) is not decided here.
 """
 
 import re
