@@ -244,15 +244,6 @@ class Clients:
             read = Operation(0, user_id, READ, f"last-{query}", query=query, gateway=user_id)
             self._clock.after(number * LAST_READ_EVERY_NS, self._read_at_last, read)
 
-    def _read_at_last(self, read: Operation) -> None:
-        self._planned -= 1
-        self._open(read, 0)
-
-    def read_everything(self) -> None:
-        """Have every user ask for their live orders now: once the system has settled, the answers must be exact."""
-        for number, user_id in enumerate(sorted(self._named)):
-            self._open(Operation(0, user_id, READ, f"settled-{user_id}", query="active_orders", gateway=number), 0)
-
     def is_quiet(self) -> bool:
         """Whether there is nothing left to send and every call has ended."""
         return (
@@ -380,6 +371,10 @@ class Clients:
         if not self._is_stopped:
             self.counts[REPEATS] += 1
             self._submit(call)
+
+    def _read_at_last(self, read: Operation) -> None:
+        self._planned -= 1
+        self._open(read, 0)
 
     # -- a submission and its end
 

@@ -4,17 +4,18 @@ It stands where the HTTP server stands in production. A request comes as the byt
 gateway's own parser and arithmetic are part of every run. A read is authenticated: it asks for the user who sent it.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from gateway.core import ClientAnswer, Gateway
 from schema.identifiers import OrderId, UserId
-from schema.symbols import SymbolTable
+from schema.topics import Topology
 from sim.flows.operations import RAW, Operation
 from sim.flows.request_form import request_fields
-from sim.hosts import Host, Incarnation
+
+_PAGE_ROWS: Final = 100
 
 _encode = msgspec.json.Encoder().encode
 
@@ -24,9 +25,9 @@ class GatewayFront:
 
     __slots__ = ("_symbols", "gateway")
 
-    def __init__(self, gateway: Gateway, symbols: SymbolTable) -> None:
+    def __init__(self, gateway: Gateway, topology: Topology) -> None:
         self.gateway = gateway
-        self._symbols = symbols
+        self._symbols = topology.symbols
 
     async def submit(self, operation: Operation, order_id: int) -> ClientAnswer:
         """Hand a request in, as the text that the client sends."""
@@ -35,7 +36,10 @@ class GatewayFront:
         return await self.gateway.submit(_encode(request_fields(operation, self._symbols, order_id)))
 
     async def read(self, operation: Operation, order_id: int) -> Sequence[object]:
-        """The rows of a read; none for an order that is not the user's. Raises what the gateway raises."""
+        """The rows of a read; none for an order that is not the user's. A `limit` of 0 leaves it to the gateway.
+
+        Raises what the gateway raises.
+        """
         gateway = self.gateway
         user_id = UserId(operation.user_id)
         query = operation.query
@@ -46,39 +50,9 @@ class GatewayFront:
             row = await gateway.get_order(user_id, OrderId(order_id))
             return () if row is None else (row,)
         if query == "history":
-            return await gateway.get_order_history(user_id, operation.symbol, operation.limit)
+            return await gateway.get_order_history(user_id, operation.symbol, operation.limit or _PAGE_ROWS)
         if query == "trades":
-            return await gateway.get_trades(user_id, operation.symbol, operation.limit)
+            return await gateway.get_trades(user_id, operation.symbol, operation.limit or _PAGE_ROWS)
         if query == "balances":
             return await gateway.get_balances(user_id)
         raise ValueError(f"unknown query {query!r}")
-
-
-@dataclass(eq=False)
-class HostedGateway:
-    """Implements `sim.clients.GatewayAccess` for a gateway host; `find` gives the gateway that serves there now."""
-
-    host: Host
-    find: Callable[[], Gateway | None]
-    symbols: SymbolTable
-    _front: GatewayFront | None = None
-
-    @property
-    def name(self) -> str:
-        """The host's name."""
-        return self.host.name
-
-    @property
-    def incarnation(self) -> Incarnation | None:
-        """The host's life now."""
-        return self.host.incarnation
-
-    @property
-    def front(self) -> GatewayFront | None:
-        """What serves there now."""
-        gateway = self.find()
-        if gateway is None:
-            return None
-        if self._front is None or self._front.gateway is not gateway:
-            self._front = GatewayFront(gateway, self.symbols)
-        return self._front

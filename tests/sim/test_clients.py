@@ -409,6 +409,21 @@ def test_a_read_of_one_order_waits_for_its_id() -> None:
     assert setting.tables.of("reads", "query", "order_id") == [("order", 100)]
 
 
+def test_at_the_end_every_user_looks_at_everything() -> None:
+    setting = Setting(place("a"), deposit("d", user_id=7)).run(seconds=5)
+    setting.clients.stop_new_work()
+    setting.clients.read_everything()
+    assert not setting.clients.is_quiet()
+    setting.run(seconds=5)
+    assert setting.clients.is_quiet()
+    assert setting.tables.of("reads", "user_id", "query", "row_limit", "symbol_id") == [
+        (1, "active_orders", 0, 0),
+        (1, "balances", 0, 0),
+        (7, "active_orders", 0, 0),
+        (7, "balances", 0, 0),
+    ]
+
+
 def test_a_whole_flow_under_losses_is_answered_to_the_last_request_and_is_the_same_twice() -> None:
     def run() -> Setting:
         setting = Setting(seed=5)
