@@ -76,7 +76,7 @@ class KafkaWorld:
 
 @pytest.fixture(scope="session")
 def make_world() -> type[KafkaWorld]:
-    """Makes worlds: `make_world(seed=..., **settings of KafkaConfig)`. Topics "t" (1 partition) and "many" (6) exist."""
+    """Makes worlds: `make_world(seed=..., **settings of KafkaConfig)`, with topics "t" (1 partition) and "many" (6)."""
     return KafkaWorld
 
 

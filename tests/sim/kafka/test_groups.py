@@ -231,3 +231,17 @@ def test_group_survives_a_change_of_its_coordinator(world: Any, diary: Any) -> N
     world.pass_s(20)
     assert world.cluster.groups.describe("g")[:2] == ("stable", generation)
     assert len(world.cluster.groups.members("g")) == 1
+
+
+def test_commit_of_an_older_generation_is_refused(world: Any) -> None:
+    tp = TopicPartition("many", 0)
+
+    async def main(kafka: Any) -> Any:
+        consumer = kafka.consumer("many", group_id="g", enable_auto_commit=False)
+        await consumer.start()
+        consumer._membership.generation -= 1  # as if the answer that told of the newer one had not come yet
+        with pytest.raises(CommitFailedError):
+            await consumer.commit({tp: 4})
+        return await consumer.committed(tp)
+
+    assert world.run(main) is None

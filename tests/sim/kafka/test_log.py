@@ -123,3 +123,11 @@ def test_retention_never_passes_the_high_watermark() -> None:
     assert log.delete_before(4) == 2
     assert log.start_offset == 2
     assert [batch.base_offset for batch in log.batches] == [2]
+
+
+def test_transaction_is_stable_only_when_its_marker_is_below_the_high_watermark() -> None:
+    log = PartitionLog()
+    log.append(data(2, pid=7, transactional=True), 0)
+    log.append(marker(7, COMMIT_MARKER), 0)
+    log.advance(2)
+    assert (log.high_watermark, log.last_stable_offset) == (2, 0)

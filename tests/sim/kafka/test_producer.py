@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -116,10 +117,8 @@ def test_lost_answer_of_a_plain_producer_is_retried_into_a_duplicate(world: Any)
         async with kafka.producer(request_timeout_ms=1000) as producer:
             world.cluster.faults.lose_answers(500_000)
             for i in range(20):
-                try:
+                with suppress(RequestTimedOutError, KafkaConnectionError):
                     await producer.send_and_wait("t", b"v%d" % i)
-                except (RequestTimedOutError, KafkaConnectionError):
-                    pass
 
     world.run(main)
     values = world.values("t")
