@@ -3,8 +3,8 @@
 The book knows prices, arrival and nothing else: it does not match, it is asked who is first. Three ideas make it fast
 in plain Python:
 
-* A level is a queue of orders in arrival order. An order that leaves is only marked (`has_left`), and its place in the
-  queue is dropped when it comes to the front, or when half of the queue are such places. So leaving costs no search.
+* A level is a queue of orders in arrival order. An order that leaves is only marked (`has_left`); its dead place is
+passed by when it comes to the front, and dropped when half of the queue are such places. So leaving costs no search.
 * A side finds its best level by a heap of keys, where the smaller key is the better price: the price itself for sells,
   its negative for buys. An emptied level stays, to be filled again, until it comes to the top of the heap, or until
   half of the levels are empty. So a price that flickers costs nothing, and memory stays linear in the live orders.
@@ -12,7 +12,6 @@ in plain Python:
   the book, so no reference cycles arise and the collector need not look at them.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 from typing import Final
@@ -53,52 +52,64 @@ class Order(msgspec.Struct, gc=False, array_like=True):
 
 
 class _Level:
-    """All orders of one side at one price: the queue, dead places included, and how many in it are live."""
+    """All orders of one side at one price. `queue` holds them in order of arrival, dead places included, of which there
+    are none but dead ones before `head`; `live` is how many are not dead."""
 
-    __slots__ = ("live", "queue")
+    __slots__ = ("head", "live", "queue")
 
-    def __init__(self) -> None:
-        self.queue: deque[Order] = deque()
-        self.live = 0
+    def __init__(self, order: Order) -> None:
+        self.queue = [order]
+        self.head = 0
+        self.live = 1
 
 
 class BookSide:
-    """One side of a book."""
+    """One side of a book, whose orders are also in `orders`, by id."""
 
-    __slots__ = ("_empty_levels", "_heap", "_levels", "sign")
+    __slots__ = ("_empty_levels", "_heap", "_levels", "_orders", "sign")
 
-    def __init__(self, side: int) -> None:
+    def __init__(self, side: int, orders: dict[OrderId, Order]) -> None:
         # A price times the sign is its key: the smaller key is the better price for whoever meets this side.
         self.sign = 1 if side == Side.SELL else -1
+        self._orders = orders
         self._levels: dict[int, _Level] = {}
         # The keys of `_levels`, each once.
         self._heap: list[int] = []
         self._empty_levels = 0
 
     def add(self, order: Order) -> None:
-        """Put an order behind all others of its price."""
+        """Let an order rest, behind all others of its price.
+
+        Its id must not be in `orders`, and an order that left the book never comes back: its old place may still stand.
+        """
+        self._orders[order.order_id] = order
         key = order.price * self.sign
         level = self._levels.get(key)
         if level is None:
-            level = self._levels[key] = _Level()
+            self._levels[key] = _Level(order)
             heappush(self._heap, key)
-        elif not level.live:
+            return
+        if not level.live:
             self._empty_levels -= 1
         level.queue.append(order)
         level.live += 1
 
     def remove(self, order: Order) -> None:
-        """Take a live order out, wherever it stands."""
+        """Take a resting order out, wherever it stands. Raises KeyError when it does not rest."""
+        del self._orders[order.order_id]
         order.has_left = True
         level = self._levels[order.price * self.sign]
-        live = level.live = level.live - 1
+        level.live = live = level.live - 1
+        queue = level.queue
         if not live:
-            level.queue.clear()
+            queue.clear()
+            level.head = 0
             self._empty_levels += 1
             if self._empty_levels > _SLACK and 2 * self._empty_levels > len(self._levels):
                 self._drop_empty_levels()
-        elif len(level.queue) > 2 * live + _SLACK:
-            level.queue = deque([each for each in level.queue if not each.has_left])
+        elif len(queue) > 2 * live + _SLACK:
+            level.queue = [each for each in queue if not each.has_left]
+            level.head = 0
 
     def first(self, limit: int = NO_LIMIT) -> Order | None:
         """The order with the highest priority, None when there is none with a key up to `limit`."""
@@ -106,11 +117,10 @@ class BookSide:
         while heap and heap[0] <= limit:
             level = self._levels[heap[0]]
             if level.live:
-                queue = level.queue
-                order = queue[0]
+                order = level.queue[level.head]
                 while order.has_left:
-                    queue.popleft()
-                    order = queue[0]
+                    level.head += 1
+                    order = level.queue[level.head]
                 return order
             del self._levels[heappop(heap)]
             self._empty_levels -= 1
@@ -144,33 +154,19 @@ class BookSide:
 class OrderBook:
     """Both sides of one symbol's book, and its orders by id.
 
-    `orders` may be shared by several books, where ids must be unique across them.
+    `sides` has them by the side of the orders that rest there, `makers` by the side of an incoming order that meets
+    them. `orders` may be shared by several books, where ids must be unique across them.
     """
 
-    __slots__ = ("_sides", "asks", "bids", "makers", "orders")
+    __slots__ = ("makers", "orders", "sides")
 
     def __init__(self, orders: dict[OrderId, Order] | None = None) -> None:
         self.orders = {} if orders is None else orders
-        self.bids = BookSide(Side.BUY)
-        self.asks = BookSide(Side.SELL)
-        self._sides = (self.bids, self.asks)
-        # By the side of an incoming order: whom it meets.
-        self.makers = (self.asks, self.bids)
-
-    def add(self, order: Order) -> None:
-        """Let an order rest, behind all others of its side and price.
-
-        Its id must not be in `orders`, and an order that left the book never comes back: its old place may still stand.
-        """
-        self.orders[order.order_id] = order
-        self._sides[order.side].add(order)
-
-    def remove(self, order: Order) -> None:
-        """Take a resting order out. Raises KeyError when it does not rest here."""
-        del self.orders[order.order_id]
-        self._sides[order.side].remove(order)
+        bids, asks = BookSide(Side.BUY, self.orders), BookSide(Side.SELL, self.orders)
+        self.sides = (bids, asks)
+        self.makers = (asks, bids)
 
     def __iter__(self) -> Iterator[Order]:
-        """Bids, then asks, each in priority."""
-        yield from self.bids.within()
-        yield from self.asks.within()
+        """Bids, then asks, each in priority. The book must not change while this goes on."""
+        for side in self.sides:
+            yield from side.within()

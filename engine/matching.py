@@ -246,7 +246,7 @@ class MatchingEngine:
             makers = market.book.makers[order.side]
             if makers.first(order.price * makers.sign) is not None:
                 raise SnapshotError(f"order {order.order_id} rests although it crosses the book")
-            market.book.add(order)
+            market.book.sides[order.side].add(order)
         return engine
 
     def _place(self, market: Market, command: PlaceOrder) -> _Effect:
@@ -327,7 +327,7 @@ class MatchingEngine:
 
     def _take_out(self, market: Market, order: Order, reason: int) -> tuple[tuple[OrderCompletion], Entries]:
         """Complete a resting order as cancelled and release what it still locks."""
-        market.book.remove(order)
+        market.book.sides[order.side].remove(order)
         released = market.release(order, market.need(order, order.quantity - order.filled_quantity))
         return (_completed(order, self.time_ns, code.CANCELLED, reason),), released
 
@@ -368,7 +368,7 @@ class MatchingEngine:
         placements = (_state(OrderPlacement, order, time_ns, code.NEW, 0),)
         rests = order.order_type == code.LIMIT and time_in_force in (code.GTC, code.POST_ONLY)
         if rests and not meets:
-            market.book.add(order)
+            market.book.sides[order.side].add(order)
             return _Effect(verdict, 0, placements, (), completions, (), (), entries)
 
         fills = _match(market, order, limit, self.output_seq, time_ns)
@@ -382,7 +382,7 @@ class MatchingEngine:
         else:
             fills.updates.append(_updated(order, time_ns))
             still_needed = market.need(order, rest)
-            market.book.add(order)
+            market.book.sides[order.side].add(order)
         return _Effect(
             verdict,
             0,
@@ -429,8 +429,7 @@ class MatchingEngine:
 def _match(market: Market, taker: Order, limit: int, output_seq: int, time_ns: int) -> _Fills:
     """Trade with makers up to `limit`, in priority, until the taker is filled or stopped or there are no more."""
     fills = _Fills()
-    book = market.book
-    makers = book.makers[taker.side]
+    makers = market.book.makers[taker.side]
     unit_atoms = market.tick_lot_atoms
     spends = taker.order_type == code.MARKET and taker.side == code.BUY
     rest = taker.quantity
@@ -475,7 +474,7 @@ def _match(market: Market, taker: Order, limit: int, output_seq: int, time_ns: i
         if quantity < maker_rest:
             fills.updates.append(_updated(maker, time_ns))
         else:
-            book.remove(maker)
+            makers.remove(maker)
             fills.completions.append(_completed(maker, time_ns, code.FILLED, code.REASON_FILLED))
     return fills
 

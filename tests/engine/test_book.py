@@ -35,7 +35,7 @@ def order(order_id: int, side: Side, price: int, quantity: int = 1) -> Order:
 def book_of(*orders: Order) -> OrderBook:
     book = OrderBook()
     for each in orders:
-        book.add(each)
+        book.sides[each.side].add(each)
     return book
 
 
@@ -46,8 +46,8 @@ def first_id(side: BookSide) -> int | None:
 
 def test_empty_side_has_no_first() -> None:
     book = OrderBook()
-    assert book.bids.first() is None
-    assert book.asks.first() is None
+    assert book.sides[BUY].first() is None
+    assert book.sides[SELL].first() is None
 
 
 def test_highest_bid_and_lowest_ask_stand_first() -> None:
@@ -59,24 +59,24 @@ def test_highest_bid_and_lowest_ask_stand_first() -> None:
         order(5, SELL, 11),
         order(6, SELL, 12),
     )
-    assert (first_id(book.bids), first_id(book.asks)) == (2, 5)
+    assert (first_id(book.sides[BUY]), first_id(book.sides[SELL])) == (2, 5)
     assert [each.order_id for each in book] == [2, 1, 3, 5, 6, 4]
 
 
 def test_equal_prices_stand_in_order_of_arrival() -> None:
     book = book_of(order(3, BUY, 9), order(1, BUY, 9), order(2, BUY, 9))
-    assert [each.order_id for each in book.bids.within()] == [3, 1, 2]
+    assert [each.order_id for each in book.sides[BUY].within()] == [3, 1, 2]
 
 
 def test_incoming_buy_meets_asks_and_incoming_sell_meets_bids() -> None:
     book = OrderBook()
-    assert book.makers[BUY] is book.asks
-    assert book.makers[SELL] is book.bids
+    assert book.makers[BUY] is book.sides[SELL]
+    assert book.makers[SELL] is book.sides[BUY]
 
 
 def test_order_beyond_the_limit_is_not_met() -> None:
     book = book_of(order(1, SELL, 100), order(2, BUY, 90))
-    asks, bids = book.asks, book.bids
+    asks, bids = book.sides[SELL], book.sides[BUY]
     assert asks.first(99 * asks.sign) is None
     assert asks.first(100 * asks.sign) is not None
     assert bids.first(91 * bids.sign) is None
@@ -85,49 +85,49 @@ def test_order_beyond_the_limit_is_not_met() -> None:
 
 def test_orders_within_a_limit_come_in_priority_and_end_there() -> None:
     book = book_of(*(order(price, SELL, price) for price in (5, 3, 8, 1, 9, 2)))
-    assert [each.price for each in book.asks.within(5)] == [1, 2, 3, 5]
-    assert list(book.asks.within(0)) == []
+    assert [each.price for each in book.sides[SELL].within(5)] == [1, 2, 3, 5]
+    assert list(book.sides[SELL].within(0)) == []
 
 
 def test_removed_order_leaves_its_neighbours_in_place() -> None:
     orders = [order(number, SELL, 10) for number in range(1, 6)]
     book = book_of(*orders)
-    book.remove(orders[2])
-    book.remove(orders[0])
-    assert [each.order_id for each in book.asks.within()] == [2, 4, 5]
-    assert first_id(book.asks) == 2
+    book.sides[SELL].remove(orders[2])
+    book.sides[SELL].remove(orders[0])
+    assert [each.order_id for each in book.sides[SELL].within()] == [2, 4, 5]
+    assert first_id(book.sides[SELL]) == 2
     assert sorted(book.orders) == [2, 4, 5]
 
 
 def test_level_that_emptied_can_be_filled_again() -> None:
     old = order(1, SELL, 10)
     book = book_of(old, order(2, SELL, 11))
-    book.remove(old)
-    book.add(order(3, SELL, 10))
-    assert [each.order_id for each in book.asks.within()] == [3, 2]
-    assert first_id(book.asks) == 3
+    book.sides[old.side].remove(old)
+    book.sides[SELL].add(order(3, SELL, 10))
+    assert [each.order_id for each in book.sides[SELL].within()] == [3, 2]
+    assert first_id(book.sides[SELL]) == 3
 
 
 def test_level_that_was_passed_over_empty_can_be_filled_again() -> None:
     old = order(1, SELL, 10)
     book = book_of(old, order(2, SELL, 11))
-    book.remove(old)
-    assert first_id(book.asks) == 2
-    book.add(order(3, SELL, 10))
-    assert first_id(book.asks) == 3
+    book.sides[old.side].remove(old)
+    assert first_id(book.sides[SELL]) == 2
+    book.sides[SELL].add(order(3, SELL, 10))
+    assert first_id(book.sides[SELL]) == 3
 
 
 def test_order_that_does_not_rest_cannot_be_removed() -> None:
     book = book_of(order(1, SELL, 10))
     with pytest.raises(KeyError):
-        book.remove(order(2, SELL, 10))
+        book.sides[SELL].remove(order(2, SELL, 10))
 
 
 def test_books_may_share_their_orders() -> None:
     orders: dict[OrderId, Order] = {}
     one, other = OrderBook(orders), OrderBook(orders)
-    one.add(order(1, BUY, 10))
-    other.add(order(2, BUY, 11))
+    one.sides[BUY].add(order(1, BUY, 10))
+    other.sides[BUY].add(order(2, BUY, 11))
     assert sorted(orders) == [1, 2]
     assert [each.order_id for each in one] == [1]
 
@@ -136,9 +136,9 @@ def test_queue_behind_one_order_that_stays_does_not_grow() -> None:
     book = book_of(order(1, SELL, 10))
     for number in range(2, 5_000):
         passing = order(number, SELL, 10)
-        book.add(passing)
-        book.remove(passing)
-    [level] = book.asks._levels.values()
+        book.sides[passing.side].add(passing)
+        book.sides[passing.side].remove(passing)
+    [level] = book.sides[SELL]._levels.values()
     assert len(level.queue) < 100
 
 
@@ -146,9 +146,9 @@ def test_levels_that_emptied_far_from_the_best_are_dropped() -> None:
     book = book_of(order(1, SELL, 10))
     for price in range(11, 5_000):
         passing = order(price, SELL, price)
-        book.add(passing)
-        book.remove(passing)
-    assert len(book.asks._levels) == len(book.asks._heap) < 100
+        book.sides[passing.side].add(passing)
+        book.sides[passing.side].remove(passing)
+    assert len(book.sides[SELL]._levels) == len(book.sides[SELL]._heap) < 100
 
 
 class ListBook:
@@ -173,16 +173,16 @@ def test_book_is_a_sorted_list(steps: list[tuple[str, Side, int]], seed: int) ->
     for number, (step, side, price) in enumerate(steps, 1):
         if step == "add":
             each = order(number, side, price)
-            book.add(each)
+            book.sides[each.side].add(each)
             plain.orders.append(each)
         elif step == "remove" and plain.orders:
             each = plain.orders.pop(pick.randrange(len(plain.orders)))
-            book.remove(each)
+            book.sides[each.side].remove(each)
         else:
             expected = plain.side(side)
-            assert first_id((book.bids, book.asks)[side]) == (expected[0] if expected else None)
-    assert [each.order_id for each in book.bids.within()] == plain.side(BUY)
-    assert [each.order_id for each in book.asks.within()] == plain.side(SELL)
+            assert first_id(book.sides[side]) == (expected[0] if expected else None)
+    assert [each.order_id for each in book.sides[BUY].within()] == plain.side(BUY)
+    assert [each.order_id for each in book.sides[SELL].within()] == plain.side(SELL)
     assert sorted(book.orders) == sorted(each.order_id for each in plain.orders)
 
 
@@ -194,12 +194,13 @@ def test_book_is_a_sorted_list_in_long_flows_that_tidy_up(seed: int) -> None:
     for number in range(1, 4_000):
         if pick.random() < 0.5 or not plain.orders:
             each = order(number, pick.choice([BUY, SELL]), pick.choice([7, pick.randrange(1, 400)]))
-            book.add(each)
+            book.sides[each.side].add(each)
             plain.orders.append(each)
         else:
-            book.remove(plain.orders.pop(pick.randrange(len(plain.orders))))
+            each = plain.orders.pop(pick.randrange(len(plain.orders)))
+            book.sides[each.side].remove(each)
         if number % 97 == 0:
             for side in Side:
                 expected = plain.side(side)
-                assert first_id((book.bids, book.asks)[side]) == (expected[0] if expected else None)
-                assert [each.order_id for each in (book.bids, book.asks)[side].within()] == expected
+                assert first_id(book.sides[side]) == (expected[0] if expected else None)
+                assert [each.order_id for each in book.sides[side].within()] == expected
