@@ -138,7 +138,12 @@ class Clock(simpy.Environment):
         heappush(self._queue, (self.now + int(delay), priority, next(self._eid), event))
 
     def peek(self) -> float:
-        """The instant of the next event, or infinity. Cancelled timers do not count."""
+        """SimPy's `next_ns`: infinity when nothing is left to happen."""
+        next_ns = self.next_ns()
+        return float("inf") if next_ns == NEVER_NS else next_ns
+
+    def next_ns(self) -> int:
+        """The instant of the next event, or `NEVER_NS`. Cancelled timers do not count."""
         queue = self._queue
         while queue:
             event = queue[0][3]
@@ -146,7 +151,7 @@ class Clock(simpy.Environment):
                 return queue[0][0]
             heappop(queue)
             self._cancelled -= 1
-        return float("inf")
+        return NEVER_NS
 
     def step(self) -> None:
         """Process the next event, however far away it is; raises `simpy.core.EmptySchedule` when there is none."""
@@ -197,7 +202,7 @@ class Clock(simpy.Environment):
         self._driven = True
         try:
             while condition():
-                next_ns = self.peek()
+                next_ns = self.next_ns()
                 if when_ns is not None and next_ns > when_ns:
                     self._now = when_ns
                     return True
@@ -246,7 +251,7 @@ class Clock(simpy.Environment):
 
     def _step(self) -> None:
         """`step`, without the end of a run."""
-        self.peek()  # drops cancelled timers
+        self.next_ns()  # drops cancelled timers
         timer = self._queue[0][3] if self._queue else None
         if isinstance(timer, Timer):
             self._now = heappop(self._queue)[0]

@@ -92,13 +92,13 @@ class World:
     def run_while(self, condition: Callable[[], bool], when_ns: int) -> bool:
         """Let time pass until `when_ns`, as long as `condition()` holds; return whether it still holds.
 
-        The condition is looked at once per simulated second.
+        The condition is looked at once per simulated second, leaving out the seconds in which nothing happens.
         """
         clock = self.clock
         while condition():
             if clock.now >= when_ns:
                 return True
-            clock.run_until(min(when_ns, clock.now + _LOOK_EVERY_NS))
+            clock.run_until(min(when_ns, max(clock.now + _LOOK_EVERY_NS, clock.next_ns())))
             if self._escapes is not None:
                 self._escapes.check()
             if clock.scheduled - self._collected_at_event > COLLECT_EVERY_EVENTS:

@@ -145,10 +145,20 @@ def test_garbage_is_collected_at_points_of_the_program(monkeypatch: pytest.Monke
 
 def test_run_while_stops_with_the_condition() -> None:
     world = World(1)
-    assert not world.run_while(lambda: world.clock.now < 5 * NS_PER_SECOND, 100 * NS_PER_SECOND)
+    happened: list[int] = []
+    world.clock.at(5 * NS_PER_SECOND, happened.append, 1)
+    assert not world.run_while(lambda: not happened, 100 * NS_PER_SECOND)
     assert world.clock.now == 5 * NS_PER_SECOND
     assert world.run_while(lambda: True, 7 * NS_PER_SECOND)
     assert world.clock.now == 7 * NS_PER_SECOND
+
+
+def test_time_in_which_nothing_happens_costs_nothing() -> None:
+    world = World(1)
+    looks: list[int] = []
+    world.run_while(lambda: looks.append(world.clock.now) is None, 25 * 3600 * NS_PER_SECOND)
+    assert len(looks) == 2
+    assert world.clock.now == 25 * 3600 * NS_PER_SECOND
 
 
 def test_closed_world_does_nothing_any_more() -> None:
