@@ -60,11 +60,14 @@ class Table:
         name: str,
         columns: list[Column],
         *,
+        replication_factor: int,
         default_ttl_s: int = 0,
         blocking_read_repair: bool = True,
     ) -> None:
         self.keyspace = keyspace
         self.name = name
+        self.replication_factor = replication_factor
+        """The keyspace's; it cannot be altered."""
         self.default_ttl_s = default_ttl_s
         self.blocking_read_repair = blocking_read_repair
         self.partition_key = tuple(c for c in columns if c.kind == PARTITION)
@@ -221,7 +224,7 @@ class Catalog:
             if statement.if_not_exists:
                 return False
             raise already_exists(keyspace.name, name)
-        keyspace.tables[name] = _make_table(keyspace.name, statement)
+        keyspace.tables[name] = _make_table(keyspace, statement)
         self.version += 1
         return True
 
@@ -256,7 +259,7 @@ class Catalog:
         return table
 
 
-def _make_table(keyspace: str, statement: st.CreateTable) -> Table:
+def _make_table(keyspace: Keyspace, statement: st.CreateTable) -> Table:
     name = statement.table.table
     defined: dict[str, st.ColumnDefinition] = {}
     for definition in statement.columns:
@@ -299,5 +302,10 @@ def _make_table(keyspace: str, statement: st.CreateTable) -> Table:
         if option not in _INERT_OPTIONS:
             raise unsupported(f"the table option {option}")
     return Table(
-        keyspace, name, columns, default_ttl_s=int(default_ttl), blocking_read_repair=read_repair == "BLOCKING"
+        keyspace.name,
+        name,
+        columns,
+        replication_factor=keyspace.replication_factor,
+        default_ttl_s=int(default_ttl),
+        blocking_read_repair=read_repair == "BLOCKING",
     )

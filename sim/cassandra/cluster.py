@@ -179,14 +179,10 @@ class CassandraCluster:
 
     # ---- the ring
 
-    def replication_factor(self, table: Table) -> int:
-        """Of the table's keyspace."""
-        return self.catalog.keyspaces[table.keyspace].replication_factor
-
     def replicas(self, table: Table, partition: Key) -> Sequence[Node]:
         """The nodes that hold a partition: the owner of its token and those after it on the ring."""
         nodes = self.nodes
-        factor = self.catalog.keyspaces[table.keyspace].replication_factor
+        factor = table.replication_factor
         if factor >= len(nodes):
             return nodes
         token = token_of(table.routing_bytes(partition))

@@ -84,10 +84,11 @@ class Coordinator:
     ) -> None:
         """A write to one partition. `request_ns` is how long the request takes to the coordinator."""
         cluster = self._cluster
-        replicas = cluster.replicas(table, change.partition)
-        required = self._required.get((consistency, len(replicas))) or self.required(consistency, len(replicas))
+        factor = table.replication_factor
+        replicas = cluster.nodes if factor >= len(cluster.nodes) else cluster.replicas(table, change.partition)
+        required = self._required.get((consistency, factor)) or self.required(consistency, factor)
         at_coordinator = self._clock.now + request_ns + node.extra_ns
-        if cluster.nodes_away or cluster.faults.armed:
+        if cluster.nodes_away or cluster.faults.armed or required > factor:
             if self._refused(attempt, node, replicas, required, consistency, at_coordinator):
                 return
             applied = cluster.faults.strike_write()
@@ -100,12 +101,13 @@ class Coordinator:
                 replica.catch_up(self._clock.now)
         acks = self.replicate(node, replicas, table, change, at_coordinator)
         if consistency == ConsistencyLevel.ANY and not acks:
-            acks = [at_coordinator]  # a hint is enough
+            attempt.answer(node, at_coordinator, None, 0)  # a hint is enough
+            return
         if len(acks) >= required:
             acks.sort()
             done = acks[required - 1]
             if done - at_coordinator <= cluster.write_timeout_ns:
-                attempt.answer(node, done, None, len(acks))
+                attempt.succeed(node, done, required)
                 return
         deadline = at_coordinator + cluster.write_timeout_ns
         received = sum(1 for ack in acks if ack <= deadline)
@@ -128,7 +130,10 @@ class Coordinator:
                 if not replica.is_up or there_ns is None:
                     self._cluster.keep_hint(replica, node, table, change)
                     continue
-                arrival = start_ns + there_ns + service_ns[bits(10)] + replica.extra_ns
+                arrival = start_ns + there_ns + service_ns[bits(10)]
+                if replica.extra_ns:
+                    arrival += replica.extra_ns
+                    self._cluster.faults.count("node_slow")
                 back_ns = delay_ns(replica.name, name)
                 if back_ns is None:
                     self._cluster.keep_hint(replica, node, table, change)
@@ -154,7 +159,8 @@ class Coordinator:
         for table, change in entries:
             replicas = cluster.replicas(table, change.partition)
             required = self.required(consistency, len(replicas))
-            if cluster.is_troubled and self._refused(attempt, node, replicas, required, consistency, at_coordinator):
+            away = cluster.is_troubled or required > len(replicas)
+            if away and self._refused(attempt, node, replicas, required, consistency, at_coordinator):
                 return
         start = at_coordinator
         if logged:
@@ -180,7 +186,7 @@ class Coordinator:
                 acks = [start]
             if len(acks) >= required and acks[required - 1] <= deadline:
                 latest = max(latest, acks[required - 1])
-                fewest = min(fewest, len(acks))
+                fewest = min(fewest, required)
             else:
                 fewest = min(fewest, sum(1 for ack in acks if ack <= deadline))
                 timed_out = True
@@ -291,10 +297,10 @@ class Coordinator:
         cluster = self._cluster
         at_coordinator = self._clock.now + request_ns + node.extra_ns
         replicas = self._replicas_of(plan, full)
-        factor = cluster.replication_factor(plan.table)
+        factor = plan.table.replication_factor
         required = self.required(consistency, factor)
         scattered = len(replicas) > factor
-        if cluster.is_troubled:
+        if cluster.is_troubled or required > factor:
             groups = self._ring_segments(factor) if scattered else [replicas]
             weakest = min(groups, key=lambda group: sum(1 for replica in group if replica.is_known_up))
             if self._refused(attempt, node, weakest, required, consistency, at_coordinator):
@@ -321,7 +327,7 @@ class Coordinator:
     def _replicas_of(self, plan: SelectPlan, full: tuple[Any, ...]) -> Sequence[Node]:
         """Whom a read may ask: the replicas of its one partition, or all nodes."""
         cluster = self._cluster
-        if not plan.where.partition or cluster.replication_factor(plan.table) == len(cluster.nodes):
+        if not plan.where.partition or plan.table.replication_factor == len(cluster.nodes):
             return cluster.nodes
         keys = partition_keys(plan.table, plan.where, full)
         return cluster.replicas(plan.table, keys[0]) if len(keys) == 1 else cluster.nodes

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from sim.cassandra.cluster import CassandraCluster, Plan
 
 _NOT_SET: Any = object()
-_UNCHANGED: Any = object()
+_SERIAL = (ConsistencyLevel.SERIAL, ConsistencyLevel.LOCAL_SERIAL)
 
 Row = Any
 RowFactory = Callable[[Sequence[str], Sequence[tuple[Any, ...]]], Any]
@@ -278,9 +278,9 @@ class Session:
 
     def first_node(self, plan: Plan | None, full: tuple[Any, ...]) -> Node | None:
         """The first node of the next query plan when every node has every partition, None when that takes thought."""
-        table = getattr(plan, "table", None)
         nodes = self.server.nodes
-        if table is not None and self.server.replication_factor(table) < len(nodes):
+        table = getattr(plan, "table", None)
+        if table is not None and table.replication_factor < len(nodes):
             return None
         turn = self._turn
         self._turn = turn + 1
@@ -294,7 +294,7 @@ class Session:
         ordered = [nodes[(turn + i) % len(nodes)] for i in range(len(nodes))]
         if isinstance(plan, (ModifyPlan, SelectPlan)):
             key = routing_key_of(plan, full)
-            if key is not None and self.server.replication_factor(plan.table) < len(nodes):
+            if key is not None and plan.table.replication_factor < len(nodes):
                 replicas = self.server.replicas(plan.table, key)
                 ordered = [n for n in ordered if n in replicas] + [n for n in ordered if n not in replicas]
         return iter(ordered)
@@ -349,10 +349,22 @@ class Attempt:
         self, node: Node, done_ns: int, action: Callable[..., object], args: tuple[Any, ...], replicas: int
     ) -> None:
         """Run `action(attempt, node, *args)` when the coordinator's answer of that instant reaches the client."""
+        session = self.future.session
+        back_ns = session.server.network.delay_ns(node.name, session.client)
+        self._answer_after(node, done_ns, back_ns, action, args, replicas)
+
+    def _answer_after(
+        self,
+        node: Node,
+        done_ns: int,
+        back_ns: int | None,
+        action: Callable[..., object],
+        args: tuple[Any, ...],
+        replicas: int,
+    ) -> None:
         self.replicas = replicas
         future = self.future
         server = future.session.server
-        back_ns = server.network.delay_ns(node.name, future.session.client)
         if back_ns is not None and server.faults.armed and server.faults.strike("lose_answer"):
             back_ns = None
         if back_ns is None:
@@ -364,6 +376,28 @@ class Attempt:
             future.wait_in_vain()
         else:
             server.clock.at(arrival_ns, self._arrive, node, action, args)
+
+    def succeed(self, node: Node, done_ns: int, replicas: int) -> None:
+        """A write has succeeded: the hot case of `answer`, written out."""
+        future = self.future
+        session = future.session
+        server = session.server
+        back_ns = server.network.delay_ns(node.name, session.client)
+        arrival_ns = done_ns + (back_ns or 0)
+        deadline_ns = future.deadline_ns
+        if back_ns is None or server.faults.armed or (deadline_ns is not None and arrival_ns > deadline_ns):
+            self._answer_after(node, done_ns, back_ns, _finish_plain, (None,), replicas)
+        else:
+            self.replicas = replicas
+            server.clock.at(arrival_ns, self._arrive_well, node)
+
+    def _arrive_well(self, node: Node) -> None:
+        future = self.future
+        if future.is_done or node.epoch != self.epoch:
+            self._arrive(node, _finish_plain, (None,))
+            return
+        future.replicas = self.replicas
+        future._enter(future._succeed, None)
 
     def _arrive(self, node: Node, action: Callable[..., object], args: tuple[Any, ...]) -> None:
         future = self.future
@@ -713,13 +747,21 @@ class ResponseFuture:
         try:
             if self._refusal is not None:
                 raise self._refusal
-            if plan.__class__ is InsertPlan and plan.is_plain and UNSET_VALUE not in self.full:
-                full = self.full
+            full = self.full
+            if (
+                plan.__class__ is InsertPlan
+                and plan.is_plain
+                and self.consistency not in _SERIAL
+                and UNSET_VALUE not in full
+            ):
                 arrival_ns = node.wall.now_ns() + request_ns
                 timestamp = plan.timestamp_of(full)
                 if timestamp is None:
                     timestamp = arrival_ns // 1_000 if self.timestamp is None else self.timestamp
-                row = plan.row(full, timestamp, plan.ttl_of(full), arrival_ns // NS_PER_SECOND)
+                ttl = plan.ttl_of(full)
+                if ttl and node.wall.offset_ns:
+                    server.faults.count("node_clock_skew")
+                row = plan.row(full, timestamp, ttl, arrival_ns // NS_PER_SECOND)
                 server.coordinator.write_one(attempt, request_ns, node, plan.table, row, self.consistency)
             else:
                 self._coordinate_other(attempt, node, request_ns)
@@ -769,7 +811,7 @@ class ResponseFuture:
 
     def _write(self, attempt: Attempt, node: Node, request_ns: int, changes: list[Any], *, logged: bool) -> None:
         coordinator = self.session.server.coordinator
-        if self.consistency in (ConsistencyLevel.SERIAL, ConsistencyLevel.LOCAL_SERIAL):
+        if self.consistency in _SERIAL:
             raise invalid("You must use conditional updates for serializable writes")
         if len(changes) == 1:
             table, change = changes[0]

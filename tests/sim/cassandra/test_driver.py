@@ -291,7 +291,7 @@ def test_statement_outcomes_are_traced():
     assert cluster.statement_texts[first[2]] == text
     assert first[1:11] == ("observer", first[2], "t", "INSERT", 5, -1, 6, 99, 60, "QUORUM")
     assert first[11] < first[0]
-    assert first[12:] == ("ok", 3)
+    assert first[12:] == ("ok", 2)
     assert second[12] == "WriteTimeout"
     assert second[7] == 8
 

@@ -242,6 +242,22 @@ def test_coordinator_that_goes_down_loses_the_connection_and_the_next_one_is_tri
     assert table.cluster.struck["connection_lost"] == 1
 
 
+def test_level_beyond_the_replication_factor_is_unavailable(make_world):
+    world = make_world(factor=1)
+    world.run("CREATE TABLE t (p int PRIMARY KEY, v int)")
+    with pytest.raises(Unavailable):
+        insert(world, consistency=CL.TWO)
+    with pytest.raises(Unavailable):
+        read(world, consistency=CL.TWO)
+
+
+def test_plain_write_at_a_serial_level_is_refused(table):
+    insert_at = table.session.prepare("INSERT INTO t (p, v) VALUES (?, ?)")
+    insert_at.consistency_level = CL.SERIAL
+    with pytest.raises(InvalidRequest):
+        table.session.execute(insert_at, (1, 1))
+
+
 def test_any_is_satisfied_by_a_hint_and_refused_for_reads(table):
     for node in table.cluster.nodes[1:]:
         table.cluster.take_down(node)
