@@ -276,7 +276,7 @@ class Session:
             return self.execution_profiles[name]
         return _profile_or_refuse(name)
 
-    def first_node(self, plan: Plan | None, full: tuple[Any, ...]) -> Node | None:
+    def first_node(self, plan: Plan | None) -> Node | None:
         """The first node of the next query plan when every node has every partition, None when that takes thought."""
         nodes = self.server.nodes
         table = getattr(plan, "table", None)
@@ -286,7 +286,7 @@ class Session:
         self._turn = turn + 1
         return nodes[turn % len(nodes)]
 
-    def query_plan(self, plan: Plan | None, full: tuple[Any, ...]) -> Iterator[Node]:
+    def query_plan(self, plan: Plan | None, full: tuple[Any, ...]) -> list[Node]:
         """The nodes to try: in turn; with fewer replicas than nodes, the partition's own first."""
         nodes = self.server.nodes
         turn = self._turn
@@ -297,7 +297,7 @@ class Session:
             if key is not None and plan.table.replication_factor < len(nodes):
                 replicas = self.server.replicas(plan.table, key)
                 ordered = [n for n in ordered if n in replicas] + [n for n in ordered if n not in replicas]
-        return iter(ordered)
+        return ordered
 
     def shutdown(self) -> None:
         """Close. Requests under way still end."""
@@ -447,6 +447,8 @@ class ResponseFuture:
     _host: Node | None = None
     _errors: dict[str, Exception] | None = None
     _retries = 0
+    _tried_before = 0
+    """How many of `attempted_hosts` belong to earlier pages."""
     _waits_in_vain = False
     serial_consistency: int | None = None
     timestamp: int | None = None
@@ -498,7 +500,8 @@ class ResponseFuture:
             if self.consistency is None:
                 self.consistency = session.default_consistency_level
             self.timeout = session.default_timeout if timeout is _NOT_SET else timeout
-        if session.use_client_timestamp:
+        if session.use_client_timestamp and getattr(self.plan, "timestamp_source", -1) < 0:
+            # The driver always takes one; one that the statement overrides is never seen.
             self.timestamp = session.cluster.timestamp_generator()
         if paging_state is not None:
             self._sent_paging_state = paging_state
@@ -642,6 +645,7 @@ class ResponseFuture:
         self.is_done = False
         self._waits_in_vain = False
         self._nodes = None
+        self._tried_before = len(self.attempted_hosts)
         self._start_clock()
         self.send_request()
 
@@ -677,20 +681,24 @@ class ResponseFuture:
         if self.session.is_shutdown:
             raise ConnectionException("Pool is shutdown")
         server.operations_open += 1
-        self._send(None)
+        node = None if self._host is not None else self.session.first_node(self.plan)
+        if node is None or not node.is_up:
+            self._send(None)
+            return
+        # Nearly every request ends at the first node of its plan: the rest of it is not made before it is needed.
+        self.attempted_hosts.append(node)
+        self.coordinator_host = node
+        self._coordinate(node)
+        if self._speculation is not None and not self.is_done:
+            self._plan_speculation(node)
 
     def _next_node(self) -> Node | None:
         """The next node of the query plan that is up."""
         nodes = self._nodes
         if nodes is None:
-            session = self.session
-            if self._host is None and not self._errors:
-                # Nearly every request ends at the first node of its plan: no need to make the rest of it yet.
-                first = session.first_node(self.plan, self.full)
-                if first is not None and first.is_up:
-                    return first
-            plan = iter([self._host]) if self._host is not None else session.query_plan(self.plan, self.full)
-            nodes = self._nodes = iter([node for node in plan if node not in self.attempted_hosts])
+            tried = self.attempted_hosts[self._tried_before :]
+            plan = [self._host] if self._host is not None else self.session.query_plan(self.plan, self.full)
+            nodes = self._nodes = iter([node for node in plan if node not in tried])
         for node in nodes:
             if node.is_up:
                 return node
@@ -930,11 +938,11 @@ class ResponseFuture:
         plan = self.plan
         if emit is None or plan is None:
             return
-        if isinstance(plan, (ModifyPlan, SelectPlan)):
-            self._record_one(emit, plan, self.full, outcome)
-        elif isinstance(plan, BatchPlan):
+        if isinstance(plan, BatchPlan):
             for entry, places in plan.entries:
                 self._record_one(emit, entry, entry_values(self.full, places), outcome)
+        elif isinstance(plan, (ModifyPlan, SelectPlan)):
+            self._record_one(emit, plan, self.full, outcome)
 
     def _record_one(self, emit: Any, plan: ModifyPlan | SelectPlan, full: tuple[Any, ...], outcome: str) -> None:
         session = self.session
