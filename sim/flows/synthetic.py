@@ -7,7 +7,7 @@ randomness, in an order that depends on nothing else, so the flow of a seed is t
 What it is made of, and the figures:
 
 - *Deposits* come first, one for each user and asset. Most users could keep all their orders resting; one in eight has
-  enough for a few, and is refused the rest.
+  enough for little at a time, and now and then somebody orders a thousand times too much: both are refused.
 - *Arrivals* come in bursts whose size is a power law, as real order flow is clustered; within a burst they are
   fractions of a millisecond apart.
 - The *middle* of each market walks by single ticks, and now and then jumps.
@@ -96,6 +96,7 @@ _FUNDS_REQUESTS: Final = 15_000
 _HOSTILE: Final = 15_000
 _REUSES: Final = 6_000
 _TRESPASSES: Final = 6_000
+_FAT_FINGERS: Final = 8_000
 # Parts per million of the orders that may rest.
 _AMENDED: Final = 262_000
 _CANCELLED: Final = 800_000
@@ -104,7 +105,8 @@ _SHORT_LIVED: Final = 600_000
 _REPEATED: Final = 40_000
 
 _POOR_USERS: Final = 125_000
-_POOR_ORDERS: Final = 3
+_POOR_ORDERS: Final = 1
+_FAT_FINGER_FACTOR: Final = 1_000
 _RECENT_ORDERS: Final = 12
 """Accidents happen to one of so many orders sent last: older ones are mostly gone."""
 _FUNDS_PER_ASSET_MAX: Final = 2**61
@@ -268,6 +270,8 @@ class _SyntheticFlow:
         side = draws.bits(1)
         distance = draws.power_law(*_DISTANCE)
         quantity = draws.power_law(*_QUANTITY)
+        if self.accidents.below(1_000_000) < _FAT_FINGERS:
+            quantity *= _FAT_FINGER_FACTOR
         # Buyers who want to trade at once pay more than the middle, those who wait less; sellers the other way round.
         price = market.middle + (distance if crosses == (side == BUY) else -distance)
         if price < 1:
