@@ -85,6 +85,8 @@ _RECORD_BYTES = 12
 """What a record takes in a batch beside its key, value and headers, about: lengths and deltas are varints."""
 _SURELY_FITS_BYTES = 4096
 _CONCURRENT_BACKOFF_S = 0.02
+_COORDINATOR_LOST = (NodeNotReadyError, RequestTimedOutError, CoordinatorNotAvailableError, NotCoordinatorError)
+_RETRIED = (ConcurrentTransactions, CoordinatorLoadInProgressError, UnknownTopicOrPartitionError)
 
 
 class _Cancellable(Protocol):
@@ -218,7 +220,7 @@ class Producer:
         self._added: dict[TopicPartition, None] = {}
         self._group: str | None = None
         self._offsets: deque[tuple[str, dict[TopicPartition, OffsetAndMetadata], Future[None]]] = deque()
-        self._request: Task[None] | None = None
+        self._is_requesting = False
         self._coordinators: dict[str, int] = {}
         self._pid_known: Future[None] = self._loop.create_future()
 
@@ -240,8 +242,9 @@ class Producer:
         self._is_closed = True
         if self._is_started and self._error is None:
             await self.flush()
+            self._pump()  # a commit or abort that was asked for is still sent, once
             self._is_stopping = True
-            while (self._busy or self._request is not None) and self._error is None:
+            while (self._busy or self._is_requesting) and self._error is None:
                 waiter: Future[None] = self._loop.create_future()
                 self._idle_waiters.append(waiter)
                 await waiter
@@ -446,6 +449,10 @@ class Producer:
     def _enter(self, state: str) -> None:
         assert self._state in _ENTERED_FROM[state], f"Invalid state transition {self._state} -> {state}"
         self._state = state
+        if state in (COMMITTING, ABORTING):
+            for batches in self._batches.values():
+                for batch in batches:
+                    batch.is_closed = True  # the transaction takes nothing more, so nothing lingers
         self._wake()
 
     async def _await_end(self) -> None:
@@ -471,7 +478,7 @@ class Producer:
         self._pump_scheduled = False
         if self._error is not None or self._is_stopping:
             return
-        if self._transactional_id is not None and self._request is None:
+        if self._transactional_id is not None and not self._is_requesting:
             self._start_transactional_request()
         if not self._batches:
             return
@@ -646,32 +653,100 @@ class Producer:
     # -- requests to coordinators: one at a time, in the order of the real client
 
     def _start_transactional_request(self) -> None:
+        """Send the next request that the transaction needs. Callbacks, not tasks: every transaction has four."""
+        transactions = self._cluster.transactions
         if self._to_add:
-            request = self._add_partitions(list(self._to_add))
+            tps = list(self._to_add)
+            self._ask("transaction", transactions.add_partitions, (tps,), self._partitions_added, tps)
         elif self._offsets and self._group is None:
-            request = self._add_group(self._offsets[0][0])
+            group = self._offsets[0][0]
+            self._ask("transaction", transactions.add_offsets, (group,), self._group_added, group)
         elif self._offsets:
-            request = self._commit_offsets(self._offsets[0][1], self._offsets[0][0])
-        elif self._state in (COMMITTING, ABORTING):
-            request = self._end_transaction(self._state == COMMITTING)
-        else:
-            return
-        self._request = self._loop.create_task(request)
-        self._request.add_done_callback(self._request_done)
+            group, offsets, _ = self._offsets[0]
+            self._ask("group", transactions.commit_transaction_offsets, (group, offsets), self._offsets_stored, group)
+        elif self._state in (COMMITTING, ABORTING) and not self._batches and not self._sent:
+            # Every delivery has ended. Whether it went well is not looked at: the real client commits all the same.
+            if self._added or self._group is not None:
+                commit = self._state == COMMITTING
+                self._ask("transaction", transactions.end_transaction, (commit,), self._transaction_ended, None)
+            else:
+                self._complete_transaction()
 
-    def _request_done(self, request: Task[None]) -> None:
-        self._request = None
-        if not request.cancelled():
-            error = request.exception()
-            if error is not None:
-                known = (ProducerFenced, OutOfOrderSequenceNumber, TransactionalIdAuthorizationFailed)
-                if not isinstance(error, known):
-                    unexpected = KafkaError("Unexpected error during batch delivery")
-                    unexpected.__cause__ = error
-                    error = unexpected
-                self._die(error)
+    def _ask(
+        self,
+        kind: str,
+        handler: Callable[..., object],
+        args: tuple[object, ...],
+        on_success: Callable[..., None],
+        what: object,
+    ) -> None:
+        """Send one request to the coordinator of this `kind`, looking for it first if it is not known."""
+        self._is_requesting = True
+        node = self._coordinators.get(kind)
+        if node is None:
+            key = self._transactional_id if kind == "transaction" else self._offsets[0][0]
+            search = self._loop.create_task(self._find_coordinator(kind, key or ""))
+            search.add_done_callback(self._searched)
+            return
+
+        def on_reply(error: KafkaError | None, _result: object) -> None:
+            if self._error is not None:
+                return
+            if error is None:
+                on_success(what)
+                self._request_over()
+                return
+            delay_s = self._backoff_after(error, kind, on_success)
+            if delay_s is not None:
+                self._loop.call_later(delay_s, self._request_over)
+
+        arguments = (self._transactional_id, self._producer_id, self._epoch, *args)
+        self._transport.call(node, handler, arguments, on_reply)
+
+    def _request_over(self) -> None:
+        self._is_requesting = False
         self._notify_idle()
-        self._wake()
+        self._pump()
+
+    def _searched(self, search: Task[int]) -> None:
+        error = None if search.cancelled() else search.exception()
+        if isinstance(error, KafkaError):
+            self._die(_unexpected(error))
+        else:
+            self._request_over()
+
+    def _backoff_after(self, error: KafkaError, kind: str, on_success: Callable[..., None]) -> float | None:
+        """How long to wait before trying again; None when the error ends the sender."""
+        delay_s = self._backoff_s
+        if isinstance(error, _COORDINATOR_LOST):
+            self._coordinators.pop(kind, None)
+        elif isinstance(error, ConcurrentTransactions):
+            # KAFKA-5477: the markers of the last transaction are not written yet.
+            if on_success == self._partitions_added and not self._added:
+                delay_s = _CONCURRENT_BACKOFF_S
+        elif isinstance(error, InvalidProducerEpoch):
+            self._die(ProducerFenced())
+            return None
+        elif isinstance(error, BrokerResponseError) and not isinstance(error, _RETRIED):
+            self._die(_unexpected(error))
+            return None
+        return delay_s
+
+    def _partitions_added(self, tps: list[TopicPartition]) -> None:
+        for tp in tps:
+            self._to_add.pop(tp, None)
+            self._added[tp] = None
+
+    def _group_added(self, group: str) -> None:
+        self._group = group
+
+    def _offsets_stored(self, _group: str) -> None:
+        _, _, stored = self._offsets.popleft()
+        if not stored.done():
+            stored.set_result(None)
+
+    def _transaction_ended(self, _nothing: None) -> None:
+        self._complete_transaction()
 
     async def _init_producer_id(self) -> None:
         while self._producer_id < 0:
@@ -683,7 +758,11 @@ class Producer:
             try:
                 answer = await self._transport.ask(node, handler, self._transactional_id, self._transaction_timeout_ms)
             except KafkaError as error:
-                await self._handle(error, "transaction", (ConcurrentTransactions,))
+                if isinstance(error, _COORDINATOR_LOST):
+                    self._coordinators.pop("transaction", None)
+                elif isinstance(error, BrokerResponseError) and not isinstance(error, _RETRIED):
+                    raise
+                await asyncio.sleep(self._backoff_s)
                 await self._metadata.wait_refreshed(self._metadata.refresh())
                 continue
             assert isinstance(answer, tuple)
@@ -691,80 +770,6 @@ class Producer:
             self._pid_known.set_result(None)
             if self._transactional_id is not None:
                 self._enter(READY)
-
-    async def _add_partitions(self, tps: list[TopicPartition]) -> None:
-        node = await self._find_coordinator("transaction", self._transactional_id or "")
-        handler = self._cluster.transactions.add_partitions
-        try:
-            await self._transport.ask(node, handler, self._transactional_id, self._producer_id, self._epoch, tps)
-        except ConcurrentTransactions:
-            # KAFKA-5477: the markers of the last transaction are not written yet.
-            await asyncio.sleep(self._backoff_s if self._added else _CONCURRENT_BACKOFF_S)
-            return
-        except KafkaError as error:
-            await self._handle(error, "transaction", (UnknownTopicOrPartitionError,))
-            return
-        for tp in tps:
-            self._to_add.pop(tp, None)
-            self._added[tp] = None
-
-    async def _add_group(self, group: str) -> None:
-        node = await self._find_coordinator("transaction", self._transactional_id or "")
-        handler = self._cluster.transactions.add_offsets
-        try:
-            await self._transport.ask(node, handler, self._transactional_id, self._producer_id, self._epoch, group)
-        except KafkaError as error:
-            await self._handle(error, "transaction", (ConcurrentTransactions,))
-            return
-        self._group = group
-
-    async def _commit_offsets(self, offsets: dict[TopicPartition, OffsetAndMetadata], group: str) -> None:
-        node = await self._find_coordinator("group", group)
-        handler = self._cluster.transactions.commit_transaction_offsets
-        arguments = (self._transactional_id, self._producer_id, self._epoch, group, offsets)
-        try:
-            await self._transport.ask(node, handler, *arguments)
-        except KafkaError as error:
-            await self._handle(error, "group", (UnknownTopicOrPartitionError,))
-            return
-        _, _, stored = self._offsets.popleft()
-        if not stored.done():
-            stored.set_result(None)
-
-    async def _end_transaction(self, commit: bool) -> None:
-        # Whether the deliveries went well is not looked at: the real client commits all the same.
-        for batches in self._batches.values():
-            for batch in batches:
-                batch.is_closed = True
-        self._wake()
-        await self.flush()
-        if not self._added and self._group is None:
-            self._complete_transaction()
-            return
-        node = await self._find_coordinator("transaction", self._transactional_id or "")
-        handler = self._cluster.transactions.end_transaction
-        try:
-            await self._transport.ask(node, handler, self._transactional_id, self._producer_id, self._epoch, commit)
-        except KafkaError as error:
-            await self._handle(error, "transaction", (ConcurrentTransactions,))
-            return
-        self._complete_transaction()
-
-    async def _handle(
-        self, error: KafkaError, coordinator: str, retried: tuple[type[BrokerResponseError], ...]
-    ) -> None:
-        """After a failed request: back off to try again, or raise what ends the sender."""
-        if isinstance(
-            error, NodeNotReadyError | RequestTimedOutError | CoordinatorNotAvailableError | NotCoordinatorError
-        ):
-            self._coordinators.pop(coordinator, None)
-        elif isinstance(error, InvalidProducerEpoch):
-            raise ProducerFenced()
-        elif not isinstance(error, (CoordinatorLoadInProgressError, *retried)) and isinstance(
-            error, BrokerResponseError
-        ):
-            raise error
-        await asyncio.sleep(self._backoff_s)
 
     async def _find_coordinator(self, kind: str, key: str) -> int:
         while kind not in self._coordinators:
@@ -803,6 +808,15 @@ class TransactionContext:
             await self._producer.commit_transaction()
         elif not self._producer.is_fenced:
             await self._producer.abort_transaction()
+
+
+def _unexpected(error: KafkaError) -> KafkaError:
+    """How the real sender reports what it did not expect; a few errors go out as they are."""
+    if isinstance(error, ProducerFenced | OutOfOrderSequenceNumber | TransactionalIdAuthorizationFailed):
+        return error
+    unexpected = KafkaError("Unexpected error during batch delivery")
+    unexpected.__cause__ = error
+    return unexpected
 
 
 def _fail_quietly(future: Future[None], error: KafkaError) -> None:

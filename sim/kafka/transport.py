@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 REFUSED_NS = 300_000
 """From a connection attempt to a dead broker until the client hears of it."""
 
+_SWEEP_AT_LEAST = 64
+"""Calls that are done stay in the queue of time-outs until there are so many; then they are swept."""
+
 _CONNECTION_ERRORS = (KafkaConnectionError, NodeNotReadyError, RequestTimedOutError)
 
 Reply = Callable[[KafkaError | None, object], object]
@@ -149,6 +152,7 @@ class Transport:
         self.number = 0
         self.on_connection_error: Callable[[], object] = _nothing
         self._under_way: deque[Call] = deque()
+        self._sweep_at = _SWEEP_AT_LEAST
         self._timer: Timer | None = None
         cluster.register(self)
 
@@ -168,6 +172,9 @@ class Transport:
             self.host, cluster.broker_names[broker], cluster.serve, cluster.lives[broker], call, handler, args
         )
         self._under_way.append(call)
+        if len(self._under_way) >= self._sweep_at:
+            self._under_way = deque(each for each in self._under_way if not each.is_done)
+            self._sweep_at = max(_SWEEP_AT_LEAST, 2 * len(self._under_way))
         if self._timer is None:
             self._timer = cluster.clock.at(call.deadline_ns, self.incarnation.enter, self._expire)
         return call
