@@ -1,7 +1,8 @@
 """What a statement costs in the simulated Cassandra, in CPU time, all in: bind, coordinate, store on three replicas,
 answer, trace row. Run as `python -m benchmarks.cassandra_bench`.
 
-Statements are those of the project's own tables at LOCAL_QUORUM, sent in groups as settlement sends them, with no fault on.
+Statements are those of the project's own tables at LOCAL_QUORUM, sent in groups as settlement sends them, with no
+fault on.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class _Bench:
 
 
 def insert_cost(rows: int = 20_000) -> dict[str, float]:
-    """Microseconds of CPU: a first INSERT of all 17 columns and 2 options, a later one over it, its replay, and a read."""
+    """Microseconds of CPU: a first INSERT of 17 columns and 2 options, a later one over it, its replay, and a read."""
     bench = _Bench()
     insert = tables.insert_all(tables.ACTIVE_ORDERS, ttl=True)
     select = f"SELECT * FROM {tables.ACTIVE_ORDERS} WHERE user_id = ? AND symbol_id = ?"

@@ -22,6 +22,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from cassandra import ConsistencyLevel, OperationTimedOut
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, NoHostAvailable, QueryExhausted, ResultSet
 from cassandra.connection import ConnectionException, ConnectionShutdown
 from cassandra.encoder import Encoder
 from cassandra.policies import NoSpeculativeExecutionPlan, RetryPolicy
@@ -269,8 +270,6 @@ class Session:
                 return None
             return _profile_or_refuse(name)
         if name is _NOT_SET:
-            from cassandra.cluster import EXEC_PROFILE_DEFAULT
-
             name = EXEC_PROFILE_DEFAULT
         if name in self.execution_profiles:
             return self.execution_profiles[name]
@@ -636,8 +635,6 @@ class ResponseFuture:
     def start_fetching_next_page(self) -> None:
         """Ask for the next page; callbacks are called again. Raises QueryExhausted when there is none."""
         if self._paging_state is None:
-            from cassandra.cluster import QueryExhausted
-
             raise QueryExhausted()
         self._sent_paging_state = self._paging_state
         self._final_result = _NOT_SET
@@ -658,8 +655,6 @@ class ResponseFuture:
             clock.run_while(lambda: not self.is_done, 1 << 62)
         if self._final_exception is not None:
             raise self._final_exception
-        from cassandra.cluster import ResultSet
-
         return ResultSet(self, self._final_result)
 
     def _serial_level(self) -> int | None:
@@ -715,8 +710,6 @@ class ResponseFuture:
         if node is None or not node.is_up:
             node = self._next_node()
             if node is None:
-                from cassandra.cluster import NoHostAvailable
-
                 # The driver finds out on the caller's own thread; a callback added right after is called at once.
                 self._fail(NoHostAvailable("Unable to complete the operation against any hosts", self._errors or {}))
                 return
