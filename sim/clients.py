@@ -11,7 +11,8 @@ share a few client machines, which are the nodes on the network.
 A client follows three rules of its own:
 - a user's first deposits are answered before anything else of that user is sent;
 - a request about an order waits until the order's own request was answered, and is dropped when there is no such order;
-- once the clients are stopped, nothing new is sent, but what was sent is asked for until it is answered.
+- once the clients are stopped, nothing begins that was not due yet; what was due is still sent, and asked for until it
+  is answered.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ REPEATS: Final = "repeats"
 TIMEOUTS: Final = "timeouts"
 REFUSED_CONNECTIONS: Final = "refused connections"
 DROPPED_NO_ORDER: Final = "dropped: about an order that was never placed"
-DROPPED_STOPPED: Final = "dropped: the clients were stopped"
+DROPPED_STOPPED: Final = "dropped: not due when the clients were stopped"
 
 LAST_READ_EVERY_NS: Final = 500_000
 """The reads at the end of a run are spread out, so that many users do not overload the store at one instant."""
@@ -222,15 +223,17 @@ class Clients:
         self._pump()
 
     def stop_new_work(self) -> None:
-        """Send nothing new any more: the rest of the flow, and what waits for another answer, is dropped."""
+        """Begin nothing new any more: what is not due yet is dropped.
+
+        What was due and waits for another answer is still sent when that comes, so that orders are cancelled as their
+        users meant to, however late.
+        """
         if self._is_stopped:
             return
         self._is_stopped = True
-        self._next = None
-        self.counts[DROPPED_STOPPED] += self._waiting
-        self._waiting = 0
-        for opening in self._openings.values():
-            opening.held.clear()
+        if self._next is not None:
+            self.counts[DROPPED_STOPPED] += 1 + sum(1 for _ in self._operations)
+            self._next = None
 
     def read_everything(self) -> None:
         """Have every user look at all their live orders and at their balances, once; also when stopped.
@@ -349,9 +352,8 @@ class Clients:
         while self._learned:
             waiting, self._learned[0].waiting = self._learned[0].waiting, None
             for operation in waiting or ():
-                if not self._is_stopped:
-                    self._waiting -= 1
-                    self._send_when_ready(operation)
+                self._waiting -= 1
+                self._send_when_ready(operation)
             self._learned.popleft()
 
     def _open(self, operation: Operation, order_id: int) -> None:

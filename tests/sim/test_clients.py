@@ -351,7 +351,7 @@ def test_a_hostile_request_is_sent_and_its_refusal_recorded() -> None:
     assert setting.tables.of("client_answers", "command", "outcome", "message") == [("raw", "invalid", "not JSON")]
 
 
-def test_stopped_clients_send_nothing_new_but_see_their_requests_through() -> None:
+def test_stopped_clients_begin_nothing_new_but_see_through_what_was_due() -> None:
     setting = Setting(
         place("a", repeat_after_ns=6 * NS_PER_SECOND), cancel("x", "a"), place("b", at_ns=4 * NS_PER_SECOND)
     )
@@ -360,8 +360,9 @@ def test_stopped_clients_send_nothing_new_but_see_their_requests_through() -> No
     setting.clients.stop_new_work()
     assert not setting.clients.is_quiet()
     setting.run(seconds=20)
-    assert setting.asked() == [("gateway-1", "a", 0)]
-    assert setting.clients.counts[DROPPED_STOPPED] == 1
+    assert setting.asked() == [("gateway-1", "a", 0), ("gateway-1", "x", 100)]
+    assert setting.clients.counts[DROPPED_STOPPED] == 1  # b; the repeat is left out, too
+    assert setting.clients.counts[REPEATS] == 0
     assert setting.clients.is_quiet()
 
 
