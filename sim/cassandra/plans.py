@@ -799,6 +799,7 @@ class SelectPlan:
         self.statement_id = -1
         self._projections: dict[ColumnSet, Callable[[Values], Values] | None] = {}
         self.statics_matter = bool(table.statics)
+        self.shows_times = any(output.kind in ("writetime", "ttl") for output in self.outputs)
 
     def _outputs(self, table: Table, statement: st.Select) -> list[Output]:
         partition = [column.name for column in table.partition_key]
@@ -877,9 +878,10 @@ class SelectPlan:
         return int(value)
 
     def projection(self, columns: ColumnSet) -> Callable[[Values], Values] | None:
-        """How a whole row of these columns becomes a result row, from partition + clustering + values.
+        """How a whole row of these columns becomes a result row.
 
-        None when that is not possible (functions, static columns) and the row must be looked at cell by cell.
+        It takes partition + clustering + values + (write timestamp, seconds left to live). None when that is not
+        possible (a filter, token(), static columns) and the row must be looked at cell by cell.
         """
         try:
             return self._projections[columns]
@@ -887,7 +889,8 @@ class SelectPlan:
             pass
         partition, clustering = len(self.table.partition_key), len(self.table.clustering_key)
         places: list[int] = []
-        absent = partition + clustering + len(columns.names)
+        values_end = partition + clustering + len(columns.names)
+        absent = -1
         for output in self.outputs:
             if output.kind == PARTITION:
                 places.append(output.place)
@@ -896,6 +899,8 @@ class SelectPlan:
             elif output.kind == "column" and self.table.columns[output.column].kind == REGULAR:
                 place = columns.index.get(output.column)
                 places.append(absent if place is None else partition + clustering + place)
+            elif output.kind in ("writetime", "ttl") and output.column in columns.index:
+                places.append(values_end + (output.kind == "ttl"))
             else:
                 places.append(absent)
         found = None if absent in places or self.where.filters else picker(places)

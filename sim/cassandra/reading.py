@@ -206,8 +206,9 @@ class _Reader:
                     if not row.marked and not any(value is not None for value in values):
                         continue
                     project = plan.projection(row.columns)
-                    if project is not None:
-                        yield position, row.clustering, project(key + row.clustering + values)
+                    if project is not None and not (plan.shows_times and None in values):
+                        times = (row.timestamp, row.expires_s - now_s if row.ttl else None)
+                        yield position, row.clustering, project(key + row.clustering + values + times)
                         found_any = True
                         continue
                 cells = live_cells(row, gone, now_s)
