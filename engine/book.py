@@ -51,16 +51,15 @@ class Order(msgspec.Struct, gc=False, array_like=True):
     has_left: bool = False
 
 
-class _Level:
-    """All orders of one side at one price. `queue` holds them in order of arrival, dead places included, of which there
-    are none but dead ones before `head`; `live` is how many are not dead."""
+class _Level(list[Order]):
+    """All orders of one side at one price in order of arrival, dead places included; before `head` all are dead.
 
-    __slots__ = ("head", "live", "queue")
+    `live` counts the others. Both are set by whoever makes a level: a constructor would cost as much as the rest of it.
+    """
 
-    def __init__(self, order: Order) -> None:
-        self.queue = [order]
-        self.head = 0
-        self.live = 1
+    __slots__ = ("head", "live")
+    head: int
+    live: int
 
 
 class BookSide:
@@ -86,12 +85,14 @@ class BookSide:
         key = order.price * self.sign
         level = self._levels.get(key)
         if level is None:
-            self._levels[key] = _Level(order)
+            level = self._levels[key] = _Level((order,))
+            level.head = 0
+            level.live = 1
             heappush(self._heap, key)
             return
         if not level.live:
             self._empty_levels -= 1
-        level.queue.append(order)
+        level.append(order)
         level.live += 1
 
     def remove(self, order: Order) -> None:
@@ -100,15 +101,14 @@ class BookSide:
         order.has_left = True
         level = self._levels[order.price * self.sign]
         level.live = live = level.live - 1
-        queue = level.queue
         if not live:
-            queue.clear()
+            level.clear()
             level.head = 0
             self._empty_levels += 1
             if self._empty_levels > _SLACK and 2 * self._empty_levels > len(self._levels):
                 self._drop_empty_levels()
-        elif len(queue) > 2 * live + _SLACK:
-            level.queue = [each for each in queue if not each.has_left]
+        elif len(level) > 2 * live + _SLACK:
+            level[:] = [each for each in level if not each.has_left]
             level.head = 0
 
     def first(self, limit: int = NO_LIMIT) -> Order | None:
@@ -117,10 +117,10 @@ class BookSide:
         while heap and heap[0] <= limit:
             level = self._levels[heap[0]]
             if level.live:
-                order = level.queue[level.head]
+                order = level[level.head]
                 while order.has_left:
                     level.head += 1
-                    order = level.queue[level.head]
+                    order = level[level.head]
                 return order
             del self._levels[heappop(heap)]
             self._empty_levels -= 1
@@ -138,7 +138,7 @@ class BookSide:
             key, place = heappop(frontier)
             if key > limit:
                 return
-            for order in self._levels[key].queue:
+            for order in self._levels[key]:
                 if not order.has_left:
                     yield order
             for child in range(2 * place + 1, min(2 * place + 3, len(heap))):

@@ -275,7 +275,7 @@ class MatchingEngine:
         if order is None:
             return _Effect(code.TOO_LATE, code.NOT_LIVE)
         completion, entries = self._take_out(market, order, code.CANCELLED_BY_USER)
-        return _Effect(code.VERDICT_CANCELLED, completions=completion, entries=entries)
+        return _Effect(code.VERDICT_CANCELLED, 0, (), (), completion, (), (), entries)
 
     def _reduce(self, market: Market, command: ReduceOrder) -> _Effect:
         order = self._live_order(command.order_id, command)
@@ -328,8 +328,9 @@ class MatchingEngine:
     def _take_out(self, market: Market, order: Order, reason: int) -> tuple[tuple[OrderCompletion], Entries]:
         """Complete a resting order as cancelled and release what it still locks."""
         market.book.sides[order.side].remove(order)
-        released = market.release(order, market.need(order, order.quantity - order.filled_quantity))
-        return (_completed(order, self.time_ns, code.CANCELLED, reason),), released
+        order.revision += 1
+        completion = _state(OrderCompletion, order, self.time_ns, code.CANCELLED, reason)
+        return (completion,), market.release(order, market.need(order, order.quantity - order.filled_quantity))
 
     def _refuse(
         self,
@@ -375,10 +376,12 @@ class MatchingEngine:
         rest = order.quantity - order.filled_quantity
         still_needed = 0
         if not rest:
-            fills.completions.append(_completed(order, time_ns, code.FILLED, code.REASON_FILLED))
+            order.revision += 1
+            fills.completions.append(_state(OrderCompletion, order, time_ns, code.FILLED, code.REASON_FILLED))
         elif fills.stopped or not rests:
             reason = fills.stopped or code.UNFILLED_REST
-            fills.completions.append(_completed(order, time_ns, code.CANCELLED, reason))
+            order.revision += 1
+            fills.completions.append(_state(OrderCompletion, order, time_ns, code.CANCELLED, reason))
         else:
             fills.updates.append(_updated(order, time_ns))
             still_needed = market.need(order, rest)
@@ -475,7 +478,8 @@ def _match(market: Market, taker: Order, limit: int, output_seq: int, time_ns: i
             fills.updates.append(_updated(maker, time_ns))
         else:
             makers.remove(maker)
-            fills.completions.append(_completed(maker, time_ns, code.FILLED, code.REASON_FILLED))
+            maker.revision += 1
+            fills.completions.append(_state(OrderCompletion, maker, time_ns, code.FILLED, code.REASON_FILLED))
     return fills
 
 
@@ -514,11 +518,6 @@ def _require_possible(command: PlaceOrder | ReplaceOrder, order_type: int, max_s
 def _updated(order: Order, time_ns: int) -> OrderUpdate:
     order.revision += 1
     return _state(OrderUpdate, order, time_ns, code.PARTIALLY_FILLED if order.filled_quantity else code.NEW, 0)
-
-
-def _completed(order: Order, time_ns: int, status: int, reason: int) -> OrderCompletion:
-    order.revision += 1
-    return _state(OrderCompletion, order, time_ns, status, reason)
 
 
 def _state(kind: type[_S], order: Order, time_ns: int, status: int, reason: int) -> _S:
