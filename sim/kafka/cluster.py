@@ -373,9 +373,9 @@ class KafkaCluster:
             call.answer(broker)
 
     def describe(self, call: Call) -> None:
-        """Metadata: the topics with their number of partitions, and the leader of every partition."""
+        """Metadata: how many partitions each topic has, the leader of each, the brokers that are up."""
         leaders = {tp: partition.leader for tp, partition in self.partitions.items()}
-        call.answer((dict(self._partition_counts), leaders))
+        call.answer((dict(self._partition_counts), leaders, [b for b in self.broker_ids if self._up[b]]))
 
     # -- clients
 

@@ -216,7 +216,6 @@ class Consumer:
         self._session_timeout_ms = session_timeout_ms
         self._rebalance_timeout_ms = session_timeout_ms if rebalance_timeout_ms is None else rebalance_timeout_ms
         self._heartbeat_interval_ms = heartbeat_interval_ms
-        self._consumer_timeout_s = consumer_timeout_ms / 1000
         self._max_poll_records = max_poll_records
         self._read_committed = isolation_level == "read_committed"
         self._membership: GroupMembership | None = None

@@ -261,6 +261,9 @@ class Metadata:
         self.retry_backoff_s = retry_backoff_ms / 1000
         self.partition_counts: dict[str, int] = {}
         self.leaders: dict[TopicPartition, int | None] = {}
+        # At first those it was configured with; then only those that the last answer named. The real client, too, never
+        # goes back to its bootstrap servers: one that knew a single broker is lost until that is back.
+        self.brokers: list[int] = transport.cluster.broker_ids
         self._refreshing: Future[bool] | None = None
         self._stream = transport.cluster.client_stream
         self._max_age_ns = max_age_ms * 1_000_000
@@ -268,8 +271,8 @@ class Metadata:
         transport.cluster.clock.after(self._max_age_ns, transport.incarnation.enter, self._grow_old)
 
     def random_broker(self) -> int:
-        """Any broker, dead or alive: the client does not know."""
-        return self._stream.choice(self.transport.cluster.broker_ids)
+        """Any broker that was up at the last refresh."""
+        return self._stream.choice(self.brokers)
 
     def refresh(self) -> Future[bool]:
         """Ask a broker for the state of the cluster; all who ask meanwhile share the answer.
@@ -278,7 +281,7 @@ class Metadata:
         """
         if self._refreshing is None:
             self._refreshing = self.transport.loop.create_future()
-            self._try(self._stream.shuffled(self.transport.cluster.broker_ids))
+            self._try(self._stream.shuffled(self.brokers))
         return self._refreshing
 
     @property
@@ -332,7 +335,7 @@ class Metadata:
             if error is not None:
                 self._try(rest)
                 return
-            self.partition_counts, self.leaders = result  # type: ignore[misc]
+            self.partition_counts, self.leaders, self.brokers = result  # type: ignore[misc]
             self._finish(True)
 
         self.transport.call(broker, self.transport.cluster.describe, (), on_reply)

@@ -158,6 +158,36 @@ def test_marker_that_was_lost_with_its_leader_is_written_again(world: Any) -> No
     assert world.values("t") == [b"v"]
 
 
+def test_client_that_knows_a_single_broker_is_lost_until_that_is_back(world: Any) -> None:
+    faults = world.cluster.faults
+    first, second, third = world.cluster.partitions[T].replicas
+    acknowledged: list[bytes] = []
+    for broker in (second, third):
+        faults.crash_broker(broker)
+    world.pass_s(8)
+    world.start("app-1", send_all(1, acknowledged, acks=1))
+    world.pass_s(2)
+    assert acknowledged == [b"0"]
+
+    async def main(kafka: Any) -> None:
+        producer = kafka.producer(acks=1)
+        await producer.start()
+        for broker in (second, third):
+            faults.return_broker(broker)
+        await asyncio.sleep(5)
+        faults.crash_broker(first)
+        await asyncio.sleep(10)
+        assert world.cluster.partitions[T].leader in (second, third)
+        sent = await producer.send("t", b"lost in a cluster that is up")
+        await asyncio.sleep(20)
+        assert not sent.done()
+        faults.return_broker(first)
+        await sent
+        await producer.stop()
+
+    world.run(main, name="app-2")
+
+
 def test_altered_record_keeps_its_length_and_differs(world: Any) -> None:
     world.cluster.faults.alter_next("t", 0)
 
