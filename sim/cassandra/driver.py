@@ -652,7 +652,10 @@ class ResponseFuture:
             if self.session.incarnation is not None:
                 raise EscapedSimulationError(f"{self.session.client} called ResponseFuture.result, which blocks")
             clock = self.session.server.clock
-            clock.run_while(lambda: not self.is_done, 1 << 62)
+            while not self.is_done:
+                if clock.peek() == float("inf"):
+                    raise RuntimeError("this request will never be answered, and it has no time-out")
+                clock.step()
         if self._final_exception is not None:
             raise self._final_exception
         return ResultSet(self, self._final_result)
@@ -828,7 +831,9 @@ class ResponseFuture:
         """No answer will come in time: the driver gives up at its own time-out, if it has one."""
         if self.deadline_ns is not None and not self._waits_in_vain:
             self._waits_in_vain = True
-            self.session.server.clock.at(self.deadline_ns, self._give_up)
+            clock = self.session.server.clock
+            # A retry of a host that was paused may begin after the deadline.
+            clock.at(max(self.deadline_ns, clock.now), self._give_up)
 
     def _give_up(self) -> None:
         if not self.is_done:

@@ -247,6 +247,29 @@ def test_paused_host_hears_the_answer_when_it_goes_on(table):
     assert answers == [None]
 
 
+def test_host_paused_beyond_the_time_out_is_told_so(table):
+    errors: list[Exception] = []
+
+    async def main(incarnation):
+        session = table.cluster.session(incarnation, "ks")
+        session.execute_async("INSERT INTO t (p) VALUES (1)").add_errback(errors.append)
+        await asyncio.sleep(60)
+
+    table.cluster.faults.arm("overload", times=1)
+    host, _ = started(table, main)
+    host.pause()
+    table.wait_s(20)
+    host.resume()
+    table.wait_s(1)
+    assert [type(error) for error in errors] == [OperationTimedOut]
+
+
+def test_request_that_can_never_end_is_an_error_of_the_harness(table):
+    table.network.cut("observer", "*")
+    with pytest.raises(RuntimeError, match="never"):
+        table.session.execute("SELECT * FROM t", timeout=None)
+
+
 def test_client_timestamps_follow_the_clients_clock(table):
     async def main(incarnation):
         session = table.cluster.session(incarnation, "ks")
