@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from typing import Final
 
+import pandas  # noqa: F401  Arrow imports it when it first converts a list; better here than in the middle of a run
 import pyarrow as pa
 from xxhash import xxh3_128
 
