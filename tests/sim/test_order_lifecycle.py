@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
-from tests.sim.whole_exchange import BTC_USDT, Exchange, open_exchange
 
 from schema.codes import OrderStatus, OrderType, Reason, Side, TimeInForce, Verdict
+from tests.sim.whole_exchange import BTC_USDT, Exchange, open_exchange
 
 BUYER, SELLER = 1, 2
 

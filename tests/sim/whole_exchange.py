@@ -1,4 +1,4 @@
-"""The whole exchange in a simulated world without faults, driven step by step: what the order life-cycle tests share."""
+"""The whole exchange in a simulated world without faults, driven step by step, for the life-cycle tests."""
 
 import json
 from collections.abc import Callable, Coroutine, Iterator
