@@ -1,7 +1,7 @@
 """What a record costs in the simulated Kafka, in CPU time, from `send` to the consumer that is handed it.
 
-Run as `python -m benchmarks.kafka_bench`. Each case produces batches of some tens of records and reads them read-committed
-from another host, with the trace recorded: as a service does it.
+Run as `python -m benchmarks.kafka_bench`. Each case produces batches of some tens of records, read read-committed
+on another host, with the trace recorded: as a service does it.
 """
 
 from __future__ import annotations

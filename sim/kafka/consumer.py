@@ -153,6 +153,11 @@ class _FetchError:
         self.created_s = created_s
 
 
+def _time_out(waiter: Future[bool]) -> None:
+    if not waiter.done():
+        waiter.set_result(False)
+
+
 class Consumer:
     """A consumer on one incarnation of a host; see the module for how it behaves."""
 
@@ -225,7 +230,7 @@ class Consumer:
         self._buffered_for: Assignment | None = None
         # Brokers with a request under way: a fetch, or None while offsets are looked up or a backoff runs.
         self._busy: dict[int, Call | None] = {}
-        self._fetch_waiters: list[Future[None]] = []
+        self._fetch_waiters: list[Future[bool]] = []
         self._pump_scheduled = False
         self._pump_timer: _Cancellable | None = None
         self._fetch_count = 0
@@ -641,12 +646,17 @@ class Consumer:
             drained = self._drain(partitions, limit)
             if drained or not timeout_s:
                 return drained
+            # Not asyncio.wait: a service comes by here for every batch it reads.
             waiter = self._fetch_waiter()
-            await asyncio.wait([waiter], timeout=timeout_s)
-            if not waiter.done() or self._is_closed:
-                waiter.cancel()
+            timer = self._loop.call_later(timeout_s, _time_out, waiter)
+            try:
+                has_records = await waiter
+            finally:
+                timer.cancel()
+                if waiter in self._fetch_waiters:  # timed out, or cancelled
+                    self._fetch_waiters.remove(waiter)
+            if not has_records or self._is_closed:
                 return {}
-            waiter.result()
             timeout_s = max(0.0, timeout_s - (self._loop.time() - started_s))
 
     def _drain(
@@ -705,8 +715,8 @@ class Consumer:
     def _idle_s(self) -> float:
         return self._loop.time() - self._fetch_ended_s if self._fetch_count == 0 else 0.0
 
-    def _fetch_waiter(self) -> Future[None]:
-        waiter: Future[None] = self._loop.create_future()
+    def _fetch_waiter(self) -> Future[bool]:
+        waiter: Future[bool] = self._loop.create_future()
         self._fetch_waiters.append(waiter)
         return waiter
 
@@ -714,7 +724,7 @@ class Consumer:
         waiters, self._fetch_waiters = self._fetch_waiters, []
         for waiter in waiters:
             if not waiter.done():
-                waiter.set_result(None)
+                waiter.set_result(True)
 
     def _abort_fetches(self, error: KafkaError) -> None:
         waiters, self._fetch_waiters = self._fetch_waiters, []

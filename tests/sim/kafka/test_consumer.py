@@ -218,3 +218,16 @@ def test_resumed_partition_waits_for_the_long_poll_under_way(world: Any) -> None
 
     assert world.cluster.partitions[tps[0]].leader == world.cluster.partitions[tps[1]].leader
     assert 0.2 < world.run(main) < 0.4
+
+
+def test_waiting_in_vain_leaves_nothing_behind(world: Any) -> None:
+    async def use(consumer: Any) -> int:
+        for _ in range(50):
+            await consumer.getmany(timeout_ms=10)
+        waiting = asyncio.create_task(consumer.getmany(timeout_ms=1000))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        return len(consumer._fetch_waiters)
+
+    assert world.run(with_consumer(use)) == 0
