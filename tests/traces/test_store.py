@@ -1,0 +1,157 @@
+"""A stored trace comes back whole; anything that is wrong with one is said in one clear line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.traces.mini_world import TOPOLOGY
+from traces.manifest import Manifest, TopologyRecord, TraceError, VerdictRecord
+from traces.recorder import ALL_KINDS, Recorder, columns_of
+from traces.store import read_manifest, read_trace, write_trace, write_verdicts
+
+MANIFEST = Manifest(
+    seed=7,
+    epoch_ns=5,
+    scenario={"seed": 7, "faults": "none"},
+    packages={"python": "3"},
+    digest="d",
+    statements={3: "INSERT INTO t"},
+    topology=TopologyRecord.of(TOPOLOGY),
+)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A small stored trace."""
+    recorder = Recorder()
+    for n in range(5):
+        recorder.emitter("faults")(n, "kafka-1", "clog", "start", "kafka-1", "")
+    recorder.emitter("kafka_log")(9, "", "engine.outputs", 0, 0, 1, 2, -1, None, b"\xff")
+    return write_trace(tmp_path / "trace", MANIFEST, recorder.tables())
+
+
+def test_manifest_comes_back_with_the_counts(stored: Path) -> None:
+    manifest = read_manifest(stored)
+    assert manifest.counts == {**dict.fromkeys(ALL_KINDS, 0), "faults": 5, "kafka_log": 1}
+    assert (manifest.seed, manifest.scenario, manifest.statements) == (7, MANIFEST.scenario, MANIFEST.statements)
+    assert manifest.topology.topology().partitions() == TOPOLOGY.partitions()
+
+
+_TYPES = {
+    "int": st.integers(-(2**63), 2**63 - 1),
+    "str": st.text(max_size=8),
+    "bool": st.booleans(),
+    "bytes": st.none() | st.binary(max_size=8),
+}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_whatever_is_recorded_comes_back(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    recorder = Recorder()
+    kinds = data.draw(st.lists(st.sampled_from(sorted(ALL_KINDS)), max_size=8))
+    recorded: dict[str, list[tuple[object, ...]]] = {}
+    for kind in kinds:
+        row = data.draw(st.tuples(*(_TYPES[type_] for _, type_ in columns_of(kind)[1:])))
+        recorder.emitter(kind)(*row)
+        recorded.setdefault(kind, []).append(row)
+    folder = write_trace(tmp_path_factory.mktemp("t") / "trace", MANIFEST, recorder.tables())
+    trace = read_trace(folder)
+    for kind, rows in recorded.items():
+        names = [name for name, _ in columns_of(kind)[1:]]
+        assert trace.tables[kind].select(names).to_pylist() == [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def test_writing_again_replaces_the_trace_and_leaves_nothing_beside_it(stored: Path) -> None:
+    write_trace(stored, MANIFEST, {})
+    assert read_manifest(stored).counts["faults"] == 0
+    assert [each.name for each in stored.parent.iterdir()] == ["trace"]
+
+
+def test_folder_that_is_no_trace_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(TraceError, match="exists and is not a trace"):
+        write_trace(tmp_path, MANIFEST, {})
+    assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+def test_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TraceError, match="cannot write the trace"):
+        write_trace(tmp_path / "file" / "trace", MANIFEST, {})
+
+
+def test_verdicts_are_put_into_the_manifest(stored: Path) -> None:
+    write_verdicts(stored, {"converges": VerdictRecord("holds", 1, 0)})
+    assert read_manifest(stored).verdicts == {"converges": VerdictRecord("holds", 1, 0)}
+    assert read_trace(stored).manifest.digest == "d"
+
+
+def _edit_manifest(**changes: object) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        path = folder / "manifest.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return edit
+
+
+def _column(change: Callable[[pa.Table], pa.Table]) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        path = folder / "faults.parquet"
+        pq.write_table(change(pq.read_table(path)), path)
+
+    return edit
+
+
+def _truncate(folder: Path) -> None:
+    path = folder / "faults.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+BAD_TRACES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "not a trace, it has no manifest.json"),
+    "no file": (lambda folder: (folder / "faults.parquet").unlink(), "faults.parquet: missing from the trace"),
+    "empty file": (lambda folder: (folder / "faults.parquet").write_bytes(b""), "faults.parquet: empty file"),
+    "truncated": (_truncate, "faults.parquet: not a readable Parquet file"),
+    "no parquet": (lambda folder: (folder / "faults.parquet").write_text("hello"), "not a readable Parquet file"),
+    "other format": (_edit_manifest(format_version=99), "trace format 99, this code reads format 1"),
+    "no format": (_edit_manifest(format_version=None), "trace format None, this code reads format 1"),
+    "bad json": (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json: not a manifest"),
+    "no object": (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json: not a manifest"),
+    "not text": (lambda folder: (folder / "manifest.json").write_bytes(b"\xff"), "manifest.json: not a manifest"),
+    "bad field": (_edit_manifest(seed="seven"), "manifest.json: not a manifest"),
+    "bad topology": (_edit_manifest(topology={"symbols": [], "user_partitions": 1}), "not a manifest"),
+    "no column": (_column(lambda table: table.drop_columns(["phase"])), "column phase is missing"),
+    "ill typed": (
+        _column(lambda table: table.set_column(1, "t", table.column("t").cast(pa.string()))),
+        "column t is string, expected int64",
+    ),
+    "rows lost": (_column(lambda table: table.slice(1)), "4 rows, the manifest counts 5"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TRACES)
+def test_bad_trace_is_refused_in_one_line(stored: Path, case: str) -> None:
+    damage, says = BAD_TRACES[case]
+    damage(stored)
+    with pytest.raises(TraceError) as raised:
+        read_trace(stored)
+    assert says in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match="nowhere: no such folder"):
+        read_trace(tmp_path / "nowhere")
+
+
+def test_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TraceError, match="not a folder"):
+        read_trace(tmp_path / "file")
