@@ -114,6 +114,7 @@ _FUNDS_PER_ASSET_MAX: Final = 2**61
 
 _QUERIES: Final = ("active_orders",) * 5 + ("order",) * 2 + ("history", "trades", "balances")
 _QUERIES_OF_A_SYMBOL: Final = ("history", "trades")
+_LOOKS_AT_AN_ORDER: Final = 4
 _LIMITS: Final = (1_000, 1_000, 100, 3)
 
 
@@ -465,25 +466,29 @@ class _SyntheticFlow:
         )
 
     def _read(self, at_ns: int, order: _Known) -> None:
-        """The order's owner looks, soon after or much later."""
+        """The order's owner looks, soon after or much later; one who watches a single order looks again and again."""
         reads = self.reads
         draw = reads.bits(8)
         query = _QUERIES[draw % 10]
-        self._add_before_end(
-            Operation(
-                at_ns=at_ns + reads.exponential(self.duration_ns // 8 if draw & 128 else 10 * _MS),
-                user_id=order.user_id,
-                kind=READ,
-                request_id=self._name("q"),
-                symbol=order.market.name
-                if query in _QUERIES_OF_A_SYMBOL or (query == "active_orders" and draw & 64)
-                else "",
-                reference=order.request_id if query == "order" else "",
-                query=query,
-                limit=_LIMITS[reads.bits(2)],
-                gateway=reads.bits(8),
+        symbol = ""
+        if query in _QUERIES_OF_A_SYMBOL or (query == "active_orders" and draw & 64):
+            symbol = order.market.name
+        looks = _LOOKS_AT_AN_ORDER if query == "order" else 1
+        for _ in range(looks):
+            at_ns += reads.exponential(self.duration_ns // 8 if draw & 128 else 10 * _MS)
+            self._add_before_end(
+                Operation(
+                    at_ns=at_ns,
+                    user_id=order.user_id,
+                    kind=READ,
+                    request_id=self._name("q"),
+                    symbol=symbol,
+                    reference=order.request_id if query == "order" else "",
+                    query=query,
+                    limit=_LIMITS[reads.bits(2)],
+                    gateway=reads.bits(8),
+                )
             )
-        )
 
     # -- small change
 
