@@ -64,14 +64,13 @@ class SettlementConfig:
     """`chunk_records` are settled and recorded in one go; `poll_ms` is how long an idle partition waits in one call.
 
     `revoke_ms` bounds how long a rebalance, or the end of the service, waits for the writes in hand; it must be less
-    than `session_timeout_ms`. `commit_ms` bounds one offset commit, which is then repeated.
+    than `session_timeout_ms`.
     """
 
     group_id: str = "settlement"
     chunk_records: int = 500
     poll_ms: int = 1_000
     revoke_ms: int = 5_000
-    commit_ms: int = 5_000
     session_timeout_ms: int = 10_000
     heartbeat_interval_ms: int = 3_000
     backoff: Backoff = field(default_factory=Backoff)
@@ -209,8 +208,11 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka h
             with suppress(asyncio.CancelledError, KafkaError):
                 await starting
             await self._release(list(self._settlers))
-            self._committer.stop()
-            await self._consumer.stop()
+            try:
+                await self._consumer.stop()
+            finally:
+                # Last: closing the connections ends a commit under way, and what is pending could go on for ever.
+                self._committer.stop()
             if self._ended.done() and not self._ended.cancelled():
                 self._ended.exception()  # seen
 
@@ -555,9 +557,9 @@ class Committer:
                 self._pending.clear()
                 return
             try:
-                async with asyncio.timeout(self._config.commit_ms / 1000):
-                    await self._consumer.commit(offsets)
-            except (KafkaError, TimeoutError) as error:
+                # Not bounded: the client repeats by itself, and a commit that is cancelled goes on behind its back.
+                await self._consumer.commit(offsets)
+            except KafkaError as error:
                 self._log.warning("offset commit failed; the rows are written", error=repr(error))
                 if isinstance(error, CommitFailedError):  # a rebalance is under way; the next owner repeats
                     self._pending.clear()
