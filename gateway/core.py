@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeVar
 
 import msgspec
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 from aiokafka.structs import TopicPartition
 
 from gateway.order_ids import OrderIds, OrderIdsExhausted, open_session
@@ -56,16 +56,19 @@ _BACKOFF_MS: Final = (100, 200, 500, 1_000, 2_000)
 @dataclass(frozen=True, slots=True)
 class GatewayConfig:
     """`answer_timeout_ms` bounds the wait for the answer, and again that for the verdict; `outstanding_max` how many
-    requests wait at once. `poll_ms` is how long the reader waits in one call.
+    requests wait at once. `request_timeout_ms` is how long a Kafka client waits for a broker before it asks again: it
+    sends one request at a time to each, so one lost answer holds up everybody for that long. `poll_ms` is how long the
+    reader waits in one call.
     """
 
     answer_timeout_ms: int = 4_000
     outstanding_max: int = 10_000
+    request_timeout_ms: int = 3_000
     poll_ms: int = 1_000
 
     def __post_init__(self) -> None:
-        if self.answer_timeout_ms < 1 or self.outstanding_max < 1 or self.poll_ms < 1:
-            raise ValueError("answer_timeout_ms, outstanding_max and poll_ms must be at least 1")
+        if min(self.answer_timeout_ms, self.outstanding_max, self.request_timeout_ms, self.poll_ms) < 1:
+            raise ValueError("every setting of a gateway must be at least 1")
 
 
 class ClientAnswer(msgspec.Struct, frozen=True, gc=False):
@@ -330,7 +333,7 @@ class Gateway:
             # The producer may have to wait for a leader, or for room; the waiter's time runs meanwhile.
             async with asyncio.timeout(self._timeout_s):
                 delivery = await producer.send(ORDER_REQUESTS, encode(request), partition=partition)
-        except TimeoutError:
+        except (TimeoutError, KafkaTimeoutError):
             waiter.fail("it could not be handed to Kafka in time")
             return
         except Exception as error:  # not only KafkaError: a dead client may raise anything
@@ -389,7 +392,12 @@ class Gateway:
                 return
 
     async def _started_producer(self) -> KafkaProducer:
-        producer = self._kafka.producer(acks="all", enable_idempotence=True, max_request_size=MAX_RECORD_BYTES)
+        producer = self._kafka.producer(
+            acks="all",
+            enable_idempotence=True,
+            max_request_size=MAX_RECORD_BYTES,
+            request_timeout_ms=self._config.request_timeout_ms,
+        )
         await _started(producer)
         return producer
 
@@ -401,6 +409,7 @@ class Gateway:
             isolation_level="read_committed",
             auto_offset_reset="none",
             max_partition_fetch_bytes=MAX_RECORD_BYTES,
+            request_timeout_ms=self._config.request_timeout_ms,
         )
         partitions = [TopicPartition(ORDER_RESPONSES, number) for number in range(self._topology.user_partitions)]
         reader.assign(partitions)

@@ -162,6 +162,8 @@ class SettlementService:
             max_partition_fetch_bytes=MAX_RECORD_BYTES,
             session_timeout_ms=self._config.session_timeout_ms,
             heartbeat_interval_ms=self._config.heartbeat_interval_ms,
+            # Longer than a rebalance may take, which is a session time-out; not much, for a lost answer costs it whole.
+            request_timeout_ms=self._config.session_timeout_ms + 2_000,
             # Membership is a matter of heartbeats alone. Counting polls, aiokafka would leave the group while every
             # partition waits for the database, or while none is assigned here, and not join again until it is polled.
             max_poll_interval_ms=_NEVER_MS,
