@@ -35,7 +35,7 @@ class OwnershipSettings:
     """A partition with this many records waiting is paused until it has worked them off. One poll may go past it."""
     replay_records_per_turn: int = 200
     """Records replayed before other tasks of the process get a turn."""
-    snapshot_interval_outputs: int = 10_000
+    snapshot_interval_outputs: int = 2_000
     """Outputs from one snapshot to the next; a restart replays at most that many and a batch. 0: no snapshots."""
     backoff_initial_ms: int = 100
     """The pause before a partition is taken over anew, or the group joined again. Doubles with each failure."""

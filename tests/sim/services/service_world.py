@@ -57,7 +57,8 @@ class ServiceWorld:
     def __init__(self, topology: Topology, seed: int = 1, **settings: int) -> None:
         self.topology = topology
         self.settings = OwnershipSettings(**settings)
-        self.world = World(seed, Recorder())
+        self.recorder = Recorder()
+        self.world = World(seed, self.recorder)
         self.cluster = KafkaCluster(self.world.clock, self.world.network, self.world.randomness, self.world.recorder)
         for topic, partitions in topology.partitions().items():
             self.cluster.create_topic(topic, partitions)

@@ -128,7 +128,7 @@ def test_a_crash_between_send_and_commit_leaves_nothing_and_loses_nothing(world:
     async def crash_before_third_commit(
         incarnation: Incarnation, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
-        if name == "commit_transaction" and len(crashed) < 3:
+        if name == "commit_transaction" and incarnation.name == "ubscore-1" and len(crashed) < 3:
             crashed.append(incarnation.name)
             if len(crashed) == 3:
                 incarnation.host.crash()
@@ -321,6 +321,39 @@ def test_sigterm_lets_the_running_transaction_end(world: ServiceWorld) -> None:
     host.restart()
     world.matching()
     assert_all_is_well(world)
+
+
+def test_sigterm_ends_an_instance_that_reaches_no_broker(world: ServiceWorld) -> None:
+    host = world.ubscore()
+    world.ask(*deposits(world.topology))
+    world.settle()
+    world.start_load(orders(world.topology, 50), every_ms=1)
+    world.pass_s(0.02)
+    world.world.network.cut("ubscore-1", "*")
+    world.pass_s(1)
+    host.stop()
+    world.until(lambda: not host.is_up, limit_s=30)
+    assert world.ended["ubscore-1"] is None
+    world.world.network.heal_all()
+    host.restart()
+    world.matching()
+    assert_all_is_well(world)
+
+
+def test_the_same_seed_gives_the_same_trace(make_world: MakeWorld) -> None:
+    def digest() -> str:
+        world = make_world(seed=5)
+        hosts = [world.ubscore("ubscore-1"), world.ubscore("ubscore-2"), world.matching()]
+        world.ask(*deposits(world.topology))
+        world.start_load(orders(world.topology, 100), every_ms=10)
+        world.pass_s(0.5)
+        hosts[0].crash()
+        world.pass_s(3)
+        hosts[0].restart()
+        assert_all_is_well(world)
+        return world.recorder.digest()
+
+    assert digest() == digest()
 
 
 @pytest.mark.parametrize("seed", range(3))
