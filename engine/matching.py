@@ -130,6 +130,19 @@ class MatchingEngine:
     past the last input's. State changes only in `apply`: an engine whose outputs could not be committed is thrown away.
     """
 
+    __slots__ = (
+        "_links_in",
+        "_links_out",
+        "_markets",
+        "_orders",
+        "_user_partition",
+        "last_hash",
+        "next_input_offset",
+        "output_seq",
+        "partition",
+        "time_ns",
+    )
+
     def __init__(self, topology: Topology, partition: int) -> None:
         self.partition = partition
         self.output_seq = 0
@@ -367,7 +380,7 @@ class MatchingEngine:
             return self._refuse(market, order, code.CANNOT_FILL, completions, entries)
 
         placements = (_state(OrderPlacement, order, time_ns, code.NEW, 0),)
-        rests = order.order_type == code.LIMIT and time_in_force in (code.GTC, code.POST_ONLY)
+        rests = (time_in_force == code.GTC or time_in_force == code.POST_ONLY) and order.order_type == code.LIMIT
         if rests and not meets:
             market.book.sides[order.side].add(order)
             return _Effect(verdict, 0, placements, (), completions, (), (), entries)

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from schema.codes import OrderStatus, Reason, Side
+from schema.codes import OrderStatus, Reason, Side, TimeInForce
 from schema.identifiers import INT64_MAX, MAX_REQUEST_ID_BYTES
 from schema.limits import MATCH_LIMIT
 from schema.topics import MAX_RECORD_BYTES
@@ -33,6 +33,16 @@ def test_taker_that_is_filled_by_its_thousandth_maker_is_filled() -> None:
         feed(place(number, 10, Side.SELL, 1, 100))
     output = feed(place(5_000, 20, Side.BUY, MATCH_LIMIT, 100))
     assert output.order_completions[-1].reason == Reason.FILLED
+
+
+def test_fill_or_kill_that_needs_more_than_a_thousand_makers_is_refused() -> None:
+    feed = Feed()
+    for number in range(1, MATCH_LIMIT + 2):
+        feed(place(number, 10, Side.SELL, 1, 100))
+    output = feed(place(5_000, 20, Side.BUY, MATCH_LIMIT + 1, 100, TimeInForce.FOK))
+    assert [refusal.reason for refusal in output.refusals] == [Reason.CANNOT_FILL]
+    output = feed(place(5_001, 20, Side.BUY, MATCH_LIMIT, 100, TimeInForce.FOK))
+    assert output.order_completions[-1].status == OrderStatus.FILLED
 
 
 def test_largest_possible_output_is_far_below_the_record_limit() -> None:
