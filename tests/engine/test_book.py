@@ -202,5 +202,7 @@ def test_book_is_a_sorted_list_in_long_flows_that_tidy_up(seed: int) -> None:
         if number % 97 == 0:
             for side in Side:
                 expected = plain.side(side)
+                levels = book.sides[side]._levels.values()
+                assert book.sides[side]._empty_levels == sum(1 for level in levels if not level.live)
                 assert first_id(book.sides[side]) == (expected[0] if expected else None)
                 assert [each.order_id for each in book.sides[side].within()] == expected
