@@ -1,7 +1,7 @@
 """The command line, `exchange-sim` (design section 10).
 
-Exit status: 0 when all invariants hold, 1 when one is violated, 2 when the command could not do what was asked, with one
-clear line on stderr and no traceback. Everything heavy is imported inside the commands, so that `--help` is quick.
+Exit status: 0 when all invariants hold, 1 when one is violated, 2 when the command could not do what was asked, with
+one clear line on stderr and no traceback. Everything heavy is imported inside the commands, to keep `--help` quick.
 """
 
 import sys
@@ -27,7 +27,6 @@ app = typer.Typer(
     name="exchange-sim",
     help="Deterministic simulation and verification of a trading exchange's order pipeline.",
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -68,10 +67,8 @@ def run(
     from sim.run import run_scenario
     from sim.scenario import Scenario
 
-    options: dict[str, int] = {}
-    for name, value in (("orders", orders), ("users", users), ("symbols", symbols)):
-        if value is not None:
-            options[name] = value
+    given = {"orders": orders, "users": users, "symbols": symbols}
+    options = {name: value for name, value in given.items() if value is not None}
     if duration is not None:
         options["duration_ns"] = _duration_ns(duration)
     scenario = Scenario(seed=seed, flow=flow, faults=faults, defect=defect, **options)
@@ -112,8 +109,7 @@ def replay(
     (print_json if json else print_summary)(result)
     if result.digest != repro.digest:
         raise CommandError(
-            f"the digest is {result.digest}, {trace} expects {repro.digest}: "
-            + repro.difference_from_this_code()
+            f"the digest is {result.digest}, {trace} expects {repro.digest}: " + repro.difference_from_this_code()
         )
     raise typer.Exit(HOLDS if result.holds else VIOLATED)
 
@@ -141,15 +137,12 @@ def _progress() -> "Progress":
 
 def main() -> NoReturn:
     """Entry point; turns every expected error into one line and exit status 2."""
-    import click
-
     try:
-        status = app(standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError:
-        status = UNUSABLE
-    except click.ClickException as error:
-        status = _refuse(error.format_message())
-    except (click.Abort, KeyboardInterrupt):
+        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except typer.TyperException as error:
+        # Usage errors know which option they are about; the plain text does not say so.
+        status = _refuse(error.format_message() if hasattr(error, "format_message") else str(error))
+    except (typer.Abort, KeyboardInterrupt):
         status = _refuse("interrupted")
     except BrokenPipeError:
         # The reader of our output has gone; there is nobody to tell.

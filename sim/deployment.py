@@ -1,8 +1,8 @@
 """The system under test, deployed in a world: servers, hosts, and the supervisor that keeps them up (design section 5).
 
 Each service instance has a host of its own. What runs on it is the production code, handed the host's Kafka clients,
-Cassandra session, clock, disk and log. When an instance ends by itself (fenced, or by an error) the supervisor starts it
-again after a while, as an init system would; while a fault holds a host down, it stays down.
+Cassandra session, clock, disk and log. When an instance ends by itself the supervisor starts it again after a while, as
+an init system would; while a fault holds a host down, it stays down.
 """
 
 import signal

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from schema.codes import Reason
 from sim.run import RunResult
 from sim.scenario import SECOND_NS, SYNTHETIC
-from traces.summary import describe_violations, verdict_table
+from traces.summary import completions_by_reason, counts, verdict_lines, violation_lines
 from traces.trace import Trace
 from traces.verdicts import Verdict
 
 
 def as_json(result: RunResult) -> dict[str, Any]:
     """A run as plain data; the field names are part of the command line's contract."""
+    found = counts(result.trace)
     return {
         "seed": result.scenario.seed,
         "digest": result.digest,
@@ -24,11 +24,8 @@ def as_json(result: RunResult) -> dict[str, Any]:
         "wall_seconds": round(result.wall_seconds, 6),
         "check_seconds": round(result.check_seconds, 6),
         "store_seconds": round(result.store_seconds, 6),
-        "orders": _orders(result.trace),
-        "placements": len(result.trace.placements),
-        "trades": len(result.trace.trades),
-        "events": sum(result.simulated.recorder.counts().values()),
-        "completions": _completions(result.trace),
+        **{name: found[name] for name in ("orders", "placements", "trades", "events")},
+        "completions": completions_by_reason(result.trace),
         "faults": result.simulated.struck,
         "fault_hits": result.simulated.hits,
         "flow": result.simulated.flow_report.as_dict() if result.simulated.flow_report is not None else None,
@@ -45,7 +42,8 @@ def print_json(result: RunResult) -> None:
 def print_summary(result: RunResult) -> None:
     """What was simulated, what struck, every verdict, the digest, the speed and where the trace is."""
     scenario, trace = result.scenario, result.trace
-    orders = _orders(trace)
+    found = counts(trace)
+    orders = found["orders"]
     if scenario.flow == SYNTHETIC:
         flow = f"synthetic flow, {scenario.users} users, {scenario.symbols} symbols"
     else:
@@ -56,12 +54,11 @@ def print_summary(result: RunResult) -> None:
         f"{scenario.brokers} brokers, {scenario.replicas} replicas; "
         f"{scenario.user_partitions} user and {result.simulated.topology.symbol_partitions} symbol partitions"
     )
-    counts = result.simulated.recorder.counts()
     print(
-        f"  {result.simulated.sim_ns / SECOND_NS:,.1f} s simulated; {len(trace.placements):,} placements, "
-        f"{len(trace.trades):,} trades, {sum(counts.values()):,} events"
+        f"  {result.simulated.sim_ns / SECOND_NS:,.1f} s simulated; {found['placements']:,} placements, "
+        f"{found['trades']:,} trades, {found['events']:,} events"
     )
-    completions = ", ".join(f"{name} {count:,}" for name, count in _completions(trace).items())
+    completions = ", ".join(f"{name} {count:,}" for name, count in completions_by_reason(trace).items())
     print(f"  completions: {completions or 'none'}")
     if result.simulated.flow_report is not None:
         for line in result.simulated.flow_report.lines():
@@ -69,10 +66,10 @@ def print_summary(result: RunResult) -> None:
     print()
     _print_faults(result)
     print()
-    print(verdict_table(result.verdicts))
+    print("\n".join(verdict_lines(result.verdicts)))
     if not result.holds:
         print()
-        print(describe_violations(trace, result.verdicts))
+        print("\n".join(violation_lines(trace, result.verdicts)))
     print()
     print(f"digest  {result.digest}")
     print(
@@ -103,11 +100,10 @@ def print_verdicts(trace: Trace, verdicts: Mapping[str, Verdict], folder: Path, 
         return
     print(f"{folder}: seed {trace.manifest.seed}, digest {trace.manifest.digest}")
     print()
-    print(verdict_table(verdicts))
-    violations = describe_violations(trace, verdicts)
-    if violations:
+    print("\n".join(verdict_lines(verdicts)))
+    if violations := violation_lines(trace, verdicts):
         print()
-        print(violations)
+        print("\n".join(violations))
     print()
     print(_closing_line(verdicts))
 
@@ -122,18 +118,6 @@ def _print_faults(result: RunResult) -> None:
         print(f"  {name:24} {times:4}")
     hits = ", ".join(f"{name} {count:,}" for name, count in simulated.hits.items() if count)
     print(f"  of which suffered: {hits or 'nothing'}")
-
-
-def _orders(trace: Trace) -> int:
-    """New orders that clients asked for, repeats not counted."""
-    asked = trace.events("client_requests")
-    new = asked[asked["command"].isin(("place", "replace")) & (asked["attempt"] == 1)]
-    return len(new)
-
-
-def _completions(trace: Trace) -> dict[str, int]:
-    counts = Counter(int(reason) for reason in trace.completions["reason"].to_list())
-    return {Reason(reason).name: count for reason, count in sorted(counts.items())}
 
 
 def _verdicts(verdicts: Mapping[str, Verdict]) -> dict[str, dict[str, object]]:

@@ -4,7 +4,9 @@ It holds the scenario, the version of the code that ran it, and the digest that 
 name one, and every stored trace contains what is needed to make one.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
 
 import msgspec
 
@@ -12,20 +14,23 @@ from sim.scenario import Scenario, ScenarioError
 from traces.manifest import package_versions
 from traces.store import read_manifest
 
-FORMAT = 1
+FORMAT: Final = 1
 
 
-class Repro(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True)
+class Repro:
     """A scenario, the digest that it gave, and the package versions that gave it."""
 
-    repro_format: int = FORMAT
     scenario: Scenario
     digest: str
     packages: dict[str, str]
 
     def write(self, path: Path) -> None:
         """Store as JSON."""
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+        stored = _Stored(
+            repro_format=FORMAT, scenario=self.scenario.as_dict(), digest=self.digest, packages=self.packages
+        )
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(stored), indent=2) + b"\n")
 
     def difference_from_this_code(self) -> str:
         """Why a digest may differ, in words: which packages have another version now, if any have."""
@@ -41,6 +46,15 @@ class Repro(msgspec.Struct, frozen=True, kw_only=True):
         return "the package versions are the same, so the code has changed since, or the run is not deterministic"
 
 
+class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A repro as it stands in its file."""
+
+    repro_format: Literal[1]
+    scenario: dict[str, object]
+    digest: str
+    packages: dict[str, str]
+
+
 def read_repro(path: Path) -> Repro:
     """Read a repro file, or what a stored trace says of its run.
 
@@ -48,12 +62,11 @@ def read_repro(path: Path) -> Repro:
     """
     if path.is_dir():
         manifest = read_manifest(path)
-        return Repro(
-            scenario=Scenario.from_dict(manifest.scenario), digest=manifest.digest, packages=manifest.packages
-        )
+        return Repro(scenario=Scenario.from_dict(manifest.scenario), digest=manifest.digest, packages=manifest.packages)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Repro)
+        stored = msgspec.json.decode(path.read_bytes(), type=_Stored)
+        return Repro(scenario=Scenario.from_dict(stored.scenario), digest=stored.digest, packages=stored.packages)
     except OSError as error:
         raise ScenarioError(f"{path}: {error.strerror or error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ScenarioError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ScenarioError(f"{path}: not a repro: {error}") from None

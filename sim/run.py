@@ -1,11 +1,11 @@
 """A run: one scenario, simulated in two phases, recorded, judged and stored (design section 5, "Two phases").
 
-    start      topics, tables, services; no faults yet
-    work       clients act while faults strike
-    settle     faults are healed, hosts are up, clients only finish what they began; ends when nothing is left to do
-    look       the final rows are read through the driver, at ALL, with writetime and ttl
-    stop       services get SIGTERM
-    later      25 hours on, the rows are read again: live ones are there, finished ones are gone
+start      topics, tables, services; no faults yet
+work       clients act while faults strike
+settle     faults are healed, hosts are up, clients only finish what they began; ends when nothing is left to do
+look       the final rows are read through the driver, at ALL, with writetime and ttl
+stop       services get SIGTERM
+later      25 hours on, the rows are read again: live ones are there, finished ones are gone
 """
 
 import time
@@ -28,7 +28,7 @@ from sim.flows import FlowReport, Operation, load_flow, make_topology, synthetic
 from sim.hosts import RUN_STARTS_NS
 from sim.progress import Progress
 from sim.randomness import Randomness
-from sim.scenario import MILLISECOND_NS, SECOND_NS, SYNTHETIC, Scenario
+from sim.scenario import MILLISECOND_NS, SECOND_NS, SYNTHETIC, Scenario, ScenarioError
 from sim.world import World
 from traces.invariants import check
 from traces.manifest import Manifest, TopologyRecord, package_versions, with_verdicts
@@ -129,6 +129,8 @@ def run_scenario(scenario: Scenario, out: Path | None, progress: Progress) -> Ru
 
 def simulate(scenario: Scenario, progress: Progress) -> Simulated:
     """Carry the scenario out; everything that happened is in the recorder."""
+    if scenario.defect:
+        raise ScenarioError(f"unknown defect {scenario.defect!r}; there are none yet")
     randomness = Randomness(scenario.seed)
     topology, operations, report, duration_ns = _open_flow(scenario, randomness)
     recorder = Recorder()

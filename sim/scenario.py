@@ -77,7 +77,9 @@ class Scenario:
 
     @classmethod
     def from_dict(cls, data: object) -> "Scenario":
-        """The scenario of a stored trace or repro. Raises ScenarioError for unknown, missing or ill-typed options."""
+        """The scenario of a stored trace or repro. Raises ScenarioError for unknown or ill-typed options."""
+        if isinstance(data, dict) and (unknown := sorted(set(data) - {each.name for each in fields(cls)})):
+            raise ScenarioError(f"scenario: unknown option {unknown[0]!r}")
         try:
             return msgspec.convert(data, cls, strict=True)
         except msgspec.ValidationError as error:

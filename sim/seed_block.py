@@ -123,8 +123,7 @@ def main() -> None:
     if not (first.isdigit() and last.isdigit() and int(first) < int(last)) or arguments.jobs < 1:
         parser.error("--seeds wants A:B with A < B, --jobs at least 1")
     scenarios = [
-        Scenario(seed=seed, faults=arguments.faults, orders=arguments.orders)
-        for seed in range(int(first), int(last))
+        Scenario(seed=seed, faults=arguments.faults, orders=arguments.orders) for seed in range(int(first), int(last))
     ]
     sys.exit(0 if run_block(scenarios, arguments.jobs) else 1)
 

@@ -433,7 +433,9 @@ _operation_fault(
     "an operation is carried out and its answer lost, so the driver gives up after its own time-out",
     "every write of settlement; every read",
 )
-_operation_fault("unavailable", ("unavailable",), "the coordinator finds too few replicas alive", "every write and read")
+_operation_fault(
+    "unavailable", ("unavailable",), "the coordinator finds too few replicas alive", "every write and read"
+)
 _operation_fault("overload", ("overload",), "the coordinator sheds load", "every write and read")
 
 

@@ -1,4 +1,4 @@
-"""Carries out a plan of faults, records each strike, and heals everything for the second phase (design sections 5, 8)."""
+"""Carries out a plan of faults, records each strike, and ends them all for the second phase (design sections 5, 8)."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Which faults strike when: drawn from the seed before the run begins, as data (design section 8).
 
-A plan is a list of strikes. Because every strike is decided beforehand, and from a stream of its fault's own, one can be
-taken out and all others stay as they were; and the whole plan can be printed beside the seed.
+A plan is a list of strikes. Because every strike is decided beforehand, and from a stream of its fault's own, one can
+be taken out and all others stay as they were; and the whole plan can be printed beside the seed.
 """
 
 from collections.abc import Callable, Mapping, Sequence

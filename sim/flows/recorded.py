@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from heapq import heappop, heappush
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Final, cast
@@ -27,11 +28,13 @@ from sim.flows.feed import QUOTE_ASSET, BookFeed, base_asset
 from sim.flows.itch import looks_like_itch, read_itch
 from sim.flows.jsonl import JsonLines, looks_like_json_lines
 from sim.flows.lobster import looks_like_lobster, read_lobster
-from sim.flows.operations import Operation
+from sim.flows.operations import PLACE, READ, Operation
 from sim.flows.report import FlowError, FlowReport
 
 _HEAD_BYTES: Final = 4_096
 _LEAD_NS: Final = 500_000_000
+_WATCH_EVERY: Final = 20
+_WATCH_AFTER_OPERATIONS: Final = (0, 30, 200)
 _PRICE_DECIMALS: Final = 4
 """Of ITCH and LOBSTER alike: a price counts ten-thousandths of a dollar, a quantity whole shares."""
 
@@ -115,12 +118,41 @@ def _read(
     operations = feed.finish()
     if not operations:
         return Topology(_shares(("none",), 1), user_partitions), [], [], report
-    return (
-        Topology(_shares(list(feed.symbols), symbol_partitions), user_partitions),
-        feed.deposits(),
-        operations,
-        report,
-    )
+    topology = Topology(_shares(list(feed.symbols), symbol_partitions), user_partitions)
+    return topology, feed.deposits(), _watched(operations), report
+
+
+def _watched(operations: Sequence[Operation]) -> list[Operation]:
+    """The operations of a feed, with users who look at their orders.
+
+    A feed says nothing of reads, and what users see of their orders is half of what a run is to show. So the owner of
+    every `_WATCH_EVERY`th order looks at it and at all live orders, and again when other operations have gone by.
+    """
+    result: list[Operation] = []
+    due: list[tuple[int, int, Operation]] = []
+    placed = 0
+    looks = 0
+    for index, operation in enumerate(operations):
+        result.append(operation)
+        if operation.kind == PLACE:
+            placed += 1
+            if placed % _WATCH_EVERY == 0:
+                for later in _WATCH_AFTER_OPERATIONS:
+                    for query in ("order", "active_orders"):
+                        looks += 1
+                        look = Operation(
+                            at_ns=0,
+                            user_id=operation.user_id,
+                            kind=READ,
+                            request_id=f"q{looks}",
+                            reference=operation.request_id if query == "order" else "",
+                            query=query,
+                            gateway=looks,
+                        )
+                        heappush(due, (index + later, looks, look))
+        while due and due[0][0] <= index:
+            result.append(msgspec.structs.replace(heappop(due)[2], at_ns=operation.at_ns))
+    return result
 
 
 def _shares(names: Sequence[str], symbol_partitions: int) -> SymbolTable:

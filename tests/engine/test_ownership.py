@@ -93,7 +93,7 @@ UPDATES = [TopicPartition(FUND_UPDATES, number) for number in range(2)]
 
 def test_assigned_partitions_are_paused_before_anything_else_and_taken_over_by_number() -> None:
     async def main(service: OwnershipService, clients: Clients, lines: Lines) -> None:
-        membership = Membership(service)
+        membership = Membership(service.surroundings)
         await membership.on_partitions_assigned({*REQUESTS, *UPDATES})
         await asyncio.sleep(0)
         told = cast(Consumer, membership.consumer).told
@@ -108,7 +108,7 @@ def test_assigned_partitions_are_paused_before_anything_else_and_taken_over_by_n
 
 def test_a_number_that_is_not_owned_in_both_topics_is_waited_for() -> None:
     async def main(service: OwnershipService, clients: Clients, lines: Lines) -> None:
-        membership = Membership(service)
+        membership = Membership(service.surroundings)
         await membership.on_partitions_assigned([*REQUESTS, UPDATES[1]])
         await asyncio.sleep(0)
         assert clients.transactional_ids == ["ubscore-1"]
@@ -121,7 +121,7 @@ def test_a_number_that_is_not_owned_in_both_topics_is_waited_for() -> None:
 
 def test_revocation_ends_a_take_over_that_gets_nowhere() -> None:
     async def main(service: OwnershipService, clients: Clients, lines: Lines) -> None:
-        membership = Membership(service)
+        membership = Membership(service.surroundings)
         await membership.on_partitions_assigned([REQUESTS[0], UPDATES[0]])
         await asyncio.sleep(0)
         async with asyncio.timeout(5):
@@ -145,10 +145,10 @@ def test_the_pause_doubles_up_to_a_limit(failures: int, at_most_ms: int) -> None
             async def __aexit__(self, *error: object) -> None: ...
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("engine.ownership.asyncio.timeout", Timeout)
+            patch.setattr("engine.surroundings.asyncio.timeout", Timeout)
             is_over = asyncio.Event()
             is_over.set()
-            await service.back_off(failures, is_over)
+            await service.surroundings.back_off(failures, is_over)
         # The jitter drawn here is the largest, one half.
         assert waited == [at_most_ms / 2 / 1000]
 

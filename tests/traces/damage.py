@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 
+from benchmarks.mini_world import BUY, FOK, GTC, IOC, MARKET, POST_ONLY, SELL, MiniWorld, Row
 from schema import topics, wire
 from schema.events import EngineOutput, OrderCompletion, OrderState
-from tests.traces.mini_world import BUY, FOK, GTC, IOC, MARKET, POST_ONLY, SELL, MiniWorld, Row
 
 replace = msgspec.structs.replace
 

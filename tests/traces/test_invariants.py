@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from xxhash import xxh3_64_digest
 
+from benchmarks.mini_world import BUY, SELL, TOPOLOGY, MiniWorld
 from schema import topics
 from schema.codes import EntryKind, Reason
 from schema.tables import TABLE_COLUMNS
@@ -30,7 +31,6 @@ from tests.traces.damage import (
     put_record,
     replace,
 )
-from tests.traces.mini_world import BUY, SELL, TOPOLOGY, MiniWorld
 from traces.invariants import ORDER, check, check_one
 from traces.manifest import Manifest, TopologyRecord
 from traces.trace import Trace

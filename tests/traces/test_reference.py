@@ -3,8 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.mini_world import BUY, FOK, GTC, IOC, LIMIT, MARKET, POST_ONLY, SELL, MiniWorld
 from schema.codes import Reason, Verdict
-from tests.traces.mini_world import BUY, FOK, GTC, IOC, LIMIT, MARKET, POST_ONLY, SELL, MiniWorld
 from traces.derived import COMPLETION, PLACEMENT, REFUSAL, UPDATE
 from traces.invariants import check_one
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.traces.mini_world import TOPOLOGY
+from benchmarks.mini_world import TOPOLOGY
 from traces.manifest import Manifest, TopologyRecord, TraceError, VerdictRecord
 from traces.recorder import ALL_KINDS, Recorder, columns_of
 from traces.store import read_manifest, read_trace, write_trace, write_verdicts

@@ -38,7 +38,7 @@ def test_story_tells_the_life_of_an_order_from_request_to_rows(trace: Trace) -> 
     assert _in_this_order(
         lines, "asks to place", "accepted", "takes place", "placement: revision 1", "insert active_orders revision 1",
         "is answered accepted", "4 lots at 100 as maker", "update: revision 2", "reads revision 2",
-        "completion: revision 3", "(filled)", "once settled: row of active_orders: revision 3, filled",
+        "completion: revision 3", "once settled: row of active_orders: revision 3, filled",
         "25 hours later: no row of active_orders",
     ), "\n".join(lines)  # fmt: skip
 

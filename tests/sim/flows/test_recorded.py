@@ -1,8 +1,10 @@
 from gzip import compress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from sim.flows.operations import PLACE, READ
 from sim.flows.recorded import load_flow
 from sim.flows.report import FlowError
 
@@ -69,3 +71,16 @@ def test_partitions_are_as_asked_for(tmp_path: Path) -> None:
     path.write_bytes(LOBSTER)
     topology = load_flow(path, user_partitions=5, symbol_partitions=4).topology
     assert (topology.user_partitions, topology.symbol_partitions) == (5, 1)
+
+
+def test_users_of_a_feed_look_at_some_of_their_orders_again_and_again(tmp_path: Path) -> None:
+    path = tmp_path / "flow"
+    path.write_bytes(b"".join(b"%d.0,1,%d,5,5,1\n" % (second, second) for second in range(1, 301)))
+    operations = load_flow(path).operations
+    owners = {each.request_id: each.user_id for each in operations if each.kind == PLACE}
+    looks = [each for each in operations if each.kind == READ]
+    assert {each.query for each in looks} == {"order", "active_orders"}
+    singles = [each for each in looks if each.query == "order"]
+    assert all(owners[each.reference] == each.user_id for each in singles)
+    assert sum(each.reference == "20" for each in singles) == 3
+    assert all(before.at_ns <= after.at_ns for before, after in pairwise(operations))

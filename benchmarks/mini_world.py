@@ -15,6 +15,7 @@ from engine.ubscore import BalanceCore, Decision
 from schema import topics, wire
 from schema.codes import LIVE_STATUSES, OrderType, Side, TimeInForce
 from schema.events import CancelOrder, Deposit, EngineOutput, PlaceOrder, ReduceOrder, ReplaceOrder, Withdraw
+from schema.identifiers import AssetId, OrderId, SymbolId, UserId
 from schema.symbols import Asset, Symbol, SymbolTable
 from schema.tables import ORDER_COLUMNS, TABLE_COLUMNS
 from settlement.rows import RowBatch
@@ -23,9 +24,9 @@ from traces.manifest import Manifest, TopologyRecord, package_versions
 from traces.recorder import Recorder
 from traces.trace import Trace
 
-BTC, ETH, USD = Asset(1, "BTC", 8), Asset(2, "ETH", 8), Asset(3, "USD", 2)
-BTC_USD = Symbol(1, "BTC-USD", BTC, USD, Decimal("1"), Decimal("0.01"), 0)
-ETH_USD = Symbol(2, "ETH-USD", ETH, USD, Decimal("1"), Decimal("0.1"), 1)
+BTC, ETH, USD = Asset(AssetId(1), "BTC", 8), Asset(AssetId(2), "ETH", 8), Asset(AssetId(3), "USD", 2)
+BTC_USD = Symbol(SymbolId(1), "BTC-USD", BTC, USD, Decimal("1"), Decimal("0.01"), 0)
+ETH_USD = Symbol(SymbolId(2), "ETH-USD", ETH, USD, Decimal("1"), Decimal("0.1"), 1)
 TOPOLOGY = topics.Topology(SymbolTable([BTC_USD, ETH_USD]), user_partitions=2)
 
 EPOCH_NS = 1_700_000_000_000_000_000
@@ -79,7 +80,7 @@ class MiniWorld:
         """Deposit, or withdraw a negative amount; returns the client's answer."""
         kind = Deposit if amount > 0 else Withdraw
         request_id = request_id or self._request_id()
-        return self._submit(kind(request_id, user, self._now(), asset, abs(amount)))
+        return self._submit(kind(request_id, UserId(user), self._now(), AssetId(asset), abs(amount)))
 
     def place(
         self, user: int, side: int, price: int, quantity: int, *, tif: int = GTC, symbol: int = 1, max_spend: int = 0,
@@ -91,25 +92,51 @@ class MiniWorld:
         request_id = request_id or self._request_id()
         self._submit(
             PlaceOrder(
-                request_id, user, self._now(), order_id, symbol, side, order_type, tif, price, quantity, max_spend
-            )
+                request_id,
+                UserId(user),
+                self._now(),
+                OrderId(order_id),
+                SymbolId(symbol),
+                side,
+                order_type,
+                tif,
+                price,
+                quantity,
+                max_spend,
+            )  # fmt: skip
         )
         return order_id
 
     def cancel(self, user: int, order_id: int, *, symbol: int = 1) -> Row:
         """Cancel an order; returns the client's answer."""
-        return self._submit(CancelOrder(self._request_id(), user, self._now(), order_id, symbol))
+        return self._submit(
+            CancelOrder(self._request_id(), UserId(user), self._now(), OrderId(order_id), SymbolId(symbol))
+        )
 
     def reduce(self, user: int, order_id: int, quantity: int, *, symbol: int = 1) -> Row:
         """Reduce an order; returns the client's answer."""
-        return self._submit(ReduceOrder(self._request_id(), user, self._now(), order_id, symbol, quantity))
+        request_id, user_id = self._request_id(), UserId(user)
+        return self._submit(
+            ReduceOrder(request_id, user_id, self._now(), OrderId(order_id), SymbolId(symbol), quantity)
+        )
 
     def replace(self, user: int, order_id: int, side: int, price: int, quantity: int, *, symbol: int = 1) -> int:
         """Replace an order; returns the id of the new one."""
         self._next_order += 1
         new = self._next_order
         self._submit(
-            ReplaceOrder(self._request_id(), user, self._now(), new, symbol, order_id, side, GTC, price, quantity)
+            ReplaceOrder(
+                self._request_id(),
+                UserId(user),
+                self._now(),
+                OrderId(new),
+                SymbolId(symbol),
+                OrderId(order_id),
+                side,
+                GTC,
+                price,
+                quantity,
+            )  # fmt: skip
         )
         return new
 

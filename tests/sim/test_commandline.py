@@ -1,0 +1,227 @@
+"""The command line: what it prints, and that bad input gets one clear line and exit status 2."""
+
+import gzip
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from sim.commandline import main
+from sim.repro import Repro, read_repro
+from sim.scenario import Scenario
+
+SMALL = ("--seed", "3", "--orders", "25", "--users", "4", "--duration", "2")
+
+
+class Outcome:
+    """What a command printed, and its exit status."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status = status
+        self.out = out
+        self.err = err
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Run `exchange-sim` with the arguments given, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Outcome:
+        monkeypatch.setattr("sys.argv", ["exchange-sim", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        status = ended.value.code
+        assert isinstance(status, int)
+        return Outcome(status, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def stored_trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One small run, stored once for all tests that only read it."""
+    from sim.progress import Progress
+    from sim.run import run_scenario
+    from sim.scenario import SECOND_NS
+
+    folder = tmp_path_factory.mktemp("stored") / "trace"
+    with Path("/dev/null").open("w") as nowhere:
+        result = run_scenario(
+            Scenario(seed=3, orders=25, users=4, duration_ns=2 * SECOND_NS), folder, Progress(nowhere)
+        )
+    assert result.holds
+    return folder
+
+
+@pytest.fixture
+def trace(stored_trace: Path, tmp_path: Path) -> Path:
+    """A copy of the stored trace that a test may damage."""
+    return Path(shutil.copytree(stored_trace, tmp_path / "trace"))
+
+
+def refused(outcome: Outcome, *words: str) -> None:
+    """Status 2, nothing on standard output, and one line that has all of the words."""
+    assert outcome.status == 2, outcome.err
+    assert outcome.out == ""
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert outcome.err.startswith("exchange-sim: ")
+    for word in words:
+        assert word in outcome.err
+
+
+# -- what a run prints
+
+
+def test_run_prints_a_summary_and_stores_the_trace(command: Command, tmp_path: Path) -> None:
+    outcome = command("run", *SMALL)
+    assert outcome.status == 0, outcome.out
+    for text in ("seed 3", "placement-accounted", "digest", "orders/s", "invariants hold"):
+        assert text in outcome.out
+    assert (tmp_path / "runs" / "seed-3" / "manifest.json").is_file()
+
+
+def test_run_json_has_every_field_of_the_contract(command: Command, tmp_path: Path) -> None:
+    outcome = command("run", *SMALL, "--out", "here", "--json")
+    found = json.loads(outcome.out)
+    assert set(found) >= {
+        "seed", "digest", "scenario", "sim_seconds", "wall_seconds", "check_seconds", "orders", "placements", "trades",
+        "events", "completions", "faults", "invariants", "trace",
+    }  # fmt: skip
+    assert found["seed"] == 3
+    assert found["trace"] == "here"
+    assert found["invariants"]["placement-accounted"]["verdict"] == "holds"
+    assert found["invariants"]["placement-accounted"]["checked"] == found["placements"]
+
+
+def test_check_judges_a_stored_trace_as_the_run_did(command: Command, trace: Path) -> None:
+    outcome = command("check", str(trace), "--json")
+    assert outcome.status == 0
+    stored = json.loads((trace / "manifest.json").read_text())
+    assert json.loads(outcome.out)["invariants"] == stored["verdicts"]
+
+
+def test_replay_of_a_trace_gives_the_same_digest(command: Command, trace: Path) -> None:
+    outcome = command("replay", str(trace), "--json")
+    assert outcome.status == 0, outcome.err
+    assert json.loads(outcome.out)["digest"] == json.loads((trace / "manifest.json").read_text())["digest"]
+
+
+def test_replay_says_when_the_digest_differs(command: Command, trace: Path) -> None:
+    manifest = json.loads((trace / "manifest.json").read_text())
+    manifest["digest"] = "0" * 32
+    (trace / "manifest.json").write_text(json.dumps(manifest))
+    outcome = command("replay", str(trace))
+    assert outcome.status == 2
+    assert "digest" in outcome.err.splitlines()[-1]
+
+
+# -- what cannot be done
+
+
+def test_unknown_command(command: Command) -> None:
+    refused(command("runn"), "runn")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--frobnicate",), ("--frobnicate",)),
+        (("--seed", "x"), ("--seed", "integer")),
+        (("--seed", "-1"), ("seed", "-1")),
+        (("--seed", str(2**63)), ("seed",)),
+        (("--orders", "-5"), ("orders", "-5")),
+        (("--users", "0"), ("users", "0")),
+        (("--symbols", "0"), ("symbols", "0")),
+        (("--duration", "0"), ("duration",)),
+        (("--duration", "soon"), ("--duration", "soon")),
+        (("--duration", "nan"), ("--duration", "nan")),
+        (("--duration", "1e300"), ("duration",)),
+        (("--faults", "gremlins"), ("gremlins", "unknown fault")),
+        (("--faults", "crash,crash"), ("twice",)),
+        (("--defect", "gremlins"), ("gremlins", "unknown defect")),
+        (("--flow", "no-such-file"), ("no-such-file",)),
+    ],
+)
+def test_run_refuses(command: Command, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+    refused(command("run", *arguments), *words)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not any format at all",
+        b'{"type": "place"\n',
+        gzip.compress(b"R" + bytes(38))[:-9],
+        b"\x00\x27R" + bytes(10),
+        b"34200.1,1,11885113,21,2238100\n",
+    ],
+    ids=["empty", "text", "json", "truncated gzip", "truncated itch", "truncated lobster"],
+)
+def test_run_refuses_a_damaged_flow(command: Command, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "flow").write_bytes(content)
+    refused(command("run", "--flow", "flow"), "flow")
+
+
+def test_run_refuses_to_overwrite_what_is_not_a_trace(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("years of work")
+    outcome = command("run", *SMALL, "--out", "precious")
+    assert outcome.status == 2
+    assert (tmp_path / "precious" / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("verb", ["check", "replay"])
+def test_a_missing_trace(command: Command, verb: str) -> None:
+    refused(command(verb, "nowhere"), "nowhere")
+
+
+def test_check_of_a_folder_that_is_not_a_trace(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    refused(command("check", "folder"), "folder", "not a trace")
+
+
+def test_check_of_another_format_version(command: Command, trace: Path) -> None:
+    manifest = json.loads((trace / "manifest.json").read_text())
+    manifest["format_version"] = 999
+    (trace / "manifest.json").write_text(json.dumps(manifest))
+    refused(command("check", str(trace)), "999")
+
+
+def test_check_of_a_truncated_kind(command: Command, trace: Path) -> None:
+    path = trace / "kafka_log.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    refused(command("check", str(trace)), "kafka_log.parquet")
+
+
+def test_check_of_a_missing_kind(command: Command, trace: Path) -> None:
+    (trace / "cql.parquet").unlink()
+    refused(command("check", str(trace)), "cql.parquet")
+
+
+def test_check_of_a_missing_column(command: Command, trace: Path) -> None:
+    path = trace / "final_active_orders.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["status"]), path)
+    refused(command("check", str(trace)), "final_active_orders.parquet", "status")
+
+
+def test_replay_of_a_repro_with_an_unknown_option(command: Command, tmp_path: Path) -> None:
+    repro = Repro(Scenario(seed=1), "0" * 32, {})
+    repro.write(tmp_path / "repro.json")
+    assert read_repro(tmp_path / "repro.json") == repro
+    stored = json.loads((tmp_path / "repro.json").read_text())
+    stored["scenario"]["gremlins"] = 2
+    (tmp_path / "repro.json").write_text(json.dumps(stored))
+    refused(command("replay", "repro.json"), "repro.json", "gremlins")
+
+
+def test_bench_of_something_unknown(command: Command) -> None:
+    refused(command("bench", "--only", "gremlins"), "gremlins")
