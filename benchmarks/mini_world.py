@@ -37,7 +37,7 @@ BUY, SELL = int(Side.BUY), int(Side.SELL)
 LIMIT, MARKET = int(OrderType.LIMIT), int(OrderType.MARKET)
 GTC, IOC, FOK, POST_ONLY = (int(each) for each in TimeInForce)
 
-CODECS = {
+CODECS: dict[str, wire.Codec[Any]] = {
     topics.ORDER_REQUESTS: wire.REQUEST,
     topics.VALIDATED_ORDERS: wire.VALIDATED_ORDER,
     topics.ENGINE_OUTPUTS: wire.ENGINE_OUTPUT,
@@ -103,7 +103,7 @@ class MiniWorld:
                 price,
                 quantity,
                 max_spend,
-            )  # fmt: skip
+            )
         )
         return order_id
 
@@ -136,7 +136,7 @@ class MiniWorld:
                 GTC,
                 price,
                 quantity,
-            )  # fmt: skip
+            )
         )
         return new
 
