@@ -1,8 +1,8 @@
-"""Owning partitions: joining the group, taking a partition over, running it, giving it up (design 4.3).
+"""Owning partitions: being a member of the service's group, and giving up what it takes away (design 4.3).
 
     OwnershipService     outermost loop: join the group, and join it again after being fenced or losing the cluster
       Membership         one life as a member: one consumer, one poller, a PartitionTask for each number it owns
-        PartitionTask    (engine.partition_task) take over, then batch after batch in transactions; after any failure, take over anew
+        PartitionTask    takes its partition over and works its input off (`engine.partition_task`)
 
 There is one consumer and one poller for all partitions. A partition is paused from its assignment until its task has
 rebuilt the state and set the positions, and whenever records pile up in its inbox; records that come all the same are

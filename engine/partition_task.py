@@ -1,0 +1,292 @@
+"""One owned partition: take it over, then batch after batch in transactions, until it is given up (design 4.3).
+
+Whatever goes wrong, the state and the producer are thrown away and the partition is taken over anew, from the log. Two
+things end that: input that cannot be what was written (an alarm, and the partition stands still while it is owned),
+and being fenced (the whole instance leaves the group and joins again).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.structs import TopicPartition
+
+from engine.corruption import CorruptInputError
+from engine.partition_core import Outgoing, PartitionCore
+from engine.snapshots import Snapshot, SnapshotStore
+from engine.surroundings import Surroundings
+from engine.takeover import CorruptRecordError, recover
+from engine.transactions import FencedError, TransactionalWriter, TransactionFailedError
+from schema.ports import KafkaConsumer
+from schema.wire import WireError
+
+if TYPE_CHECKING:
+    from aiokafka.structs import ConsumerRecord, RecordMetadata
+
+_NO_OFFSET: Final = -1
+"""The offset of a delivery that the broker had seen before: it was written, it does not say where."""
+
+
+class PartitionTask:
+    """Takes one partition number over and works its input off, until it is told to end."""
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        consumer: KafkaConsumer,
+        number: int,
+        on_committed: Callable[[], object],
+        on_fenced: Callable[[FencedError], object],
+    ) -> None:
+        """`on_committed` is told of each transaction, `on_fenced` when this instance must end and join again."""
+        self._surroundings = surroundings
+        self._duty = surroundings.duty
+        self._settings = surroundings.settings
+        self._log = surroundings.log
+        self._consumer = consumer
+        self._number = number
+        self._on_committed = on_committed
+        self._on_fenced = on_fenced
+        self._inputs = tuple(TopicPartition(topic, number) for topic in self._duty.input_topics)
+        self._store = SnapshotStore(
+            surroundings.disk, self._duty.service, number, self._duty.code_version, surroundings.log
+        )
+        self._inbox: deque[ConsumerRecord[bytes, bytes]] = deque()
+        self._is_accepting = False
+        self._is_paused = True
+        self._unreadable: tuple[str, str] | None = None
+        self._wake = asyncio.Event()
+        self._ending = asyncio.Event()
+        self._failures = 0
+        self._sequence_at_snapshot = 0
+        self._last_output_offset = _NO_OFFSET
+        self.task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to take the partition over."""
+        self.task = asyncio.create_task(self._run(), name=f"{self._duty.service}-{self._number}")
+
+    def request_end(self) -> None:
+        """Start no further transaction; `task` ends when the running one has."""
+        self._ending.set()
+        self._wake.set()
+
+    def hand_over(self, records: "list[ConsumerRecord[bytes, bytes]]") -> None:
+        """Take records to work off. While the partition is being taken over they are let go: it is read again."""
+        if not self._is_accepting:
+            return
+        self._inbox.extend(records)
+        if len(self._inbox) >= self._settings.inbox_records_max and not self._is_paused:
+            self._pause()
+        self._wake.set()
+
+    def stop_unreadable(self, topic: str, reason: str) -> None:
+        """The next input of this partition cannot be had: stop when what came before it is worked off."""
+        if self._is_accepting and self._unreadable is None:
+            self._unreadable = (topic, reason)
+            self._pause()
+            self._wake.set()
+
+    def _pause(self) -> None:
+        self._is_paused = True
+        # The consumer may not have the partition any more.
+        with suppress(IllegalStateError):
+            self._consumer.pause(*self._inputs)
+
+    async def _run(self) -> None:
+        while not self._ending.is_set():
+            try:
+                await self._own()
+                return
+            except CorruptRecordError as error:
+                self._log.critical(
+                    "partition stopped: input cannot be what was written",
+                    service=self._duty.service,
+                    topic=error.topic,
+                    partition=error.partition,
+                    offset=error.offset,
+                    reason=error.reason,
+                )
+                await self._ending.wait()
+                return
+            except FencedError as error:
+                self._on_fenced(error)
+                await self._ending.wait()
+                return
+            except IllegalStateError:
+                # The consumer does not have the partition any more; whoever took it away ends this task.
+                await self._ending.wait()
+                return
+            except (TransactionFailedError, KafkaError) as error:
+                self._failures += 1
+                self._log.warning(
+                    "taking the partition over anew",
+                    service=self._duty.service,
+                    partition=self._number,
+                    reason=repr(error),
+                )
+                await self._surroundings.back_off(self._failures, self._ending)
+            except Exception as error:
+                # A defect of ours. Whatever the state is now, it is thrown away and built again from the log.
+                self._failures += 1
+                self._log.critical(
+                    "partition failed",
+                    service=self._duty.service,
+                    topic=self._duty.output_topic,
+                    partition=self._number,
+                    reason=repr(error),
+                )
+                await self._surroundings.back_off(self._failures, self._ending)
+
+    async def _own(self) -> None:
+        """Take over and work until the end is requested. Whatever is raised, nothing of the state outlives it."""
+        writer = TransactionalWriter(
+            self._surroundings.kafka, f"{self._duty.service}-{self._number}", self._settings, self._log
+        )
+        try:
+            core = await self._take_over(writer)
+            if core is not None:
+                await self._work(core, writer)
+        finally:
+            self._is_accepting = False
+            self._inbox.clear()
+            self._pause()
+            await writer.close()
+
+    async def _take_over(self, writer: TransactionalWriter) -> PartitionCore | None:
+        """The steps of design 4.3.2, in their order. None when the end was requested meanwhile."""
+        taking = asyncio.create_task(self._rebuild(writer), name=f"{self._duty.service}-{self._number} take-over")
+        ending = asyncio.create_task(self._ended())
+        try:
+            await asyncio.wait([taking, ending], return_when=asyncio.FIRST_COMPLETED)
+            if self._ending.is_set():
+                return None
+            core = taking.result()
+        finally:
+            taking.cancel()
+            ending.cancel()
+            await asyncio.wait([taking, ending])
+            if not taking.cancelled():
+                taking.exception()
+        unread = [place for place in self._inputs if core.next_offset(place.topic) is None]
+        beginnings = await self._consumer.beginning_offsets(unread) if unread else {}
+        if self._ending.is_set():
+            return None
+        for place in self._inputs:
+            next_offset = core.next_offset(place.topic)
+            self._consumer.seek(place, beginnings[place] if next_offset is None else next_offset)
+        self._unreadable = None
+        self._is_accepting = True
+        self._is_paused = False
+        self._consumer.resume(*self._inputs)
+        self._log.info(
+            "partition taken over",
+            service=self._duty.service,
+            partition=self._number,
+            sequence=core.sequence,
+            snapshot_sequence=self._sequence_at_snapshot,
+        )
+        return core
+
+    async def _rebuild(self, writer: TransactionalWriter) -> PartitionCore:
+        await writer.start()
+        recovered = await recover(
+            self._duty, self._number, self._surroundings.kafka, self._store, self._settings, self._log
+        )
+        self._sequence_at_snapshot = recovered.snapshot_sequence
+        return recovered.core
+
+    async def _work(self, core: PartitionCore, writer: TransactionalWriter) -> None:
+        """One transaction for each batch of input, until the end is requested. Raises CorruptRecordError on poison."""
+        inbox = self._inbox
+        settings = self._settings
+        while True:
+            while not inbox:
+                if self._ending.is_set():
+                    return
+                if self._unreadable is not None:
+                    topic, reason = self._unreadable
+                    raise CorruptRecordError(topic, self._number, core.next_offset(topic) or 0, reason)
+                self._wake.clear()
+                await self._wake.wait()
+            if self._ending.is_set():
+                return
+            batch = [inbox.popleft() for _ in range(min(len(inbox), settings.batch_records_max))]
+            if self._is_paused and len(inbox) < settings.inbox_records_max // 2 and self._unreadable is None:
+                self._is_paused = False
+                self._consumer.resume(*self._inputs)
+            await self._transact(core, writer, batch)
+            interval = settings.snapshot_interval_outputs
+            if interval and core.sequence - self._sequence_at_snapshot >= interval:
+                await self._save_snapshot(core)
+
+    async def _transact(
+        self, core: PartitionCore, writer: TransactionalWriter, batch: "list[ConsumerRecord[bytes, bytes]]"
+    ) -> None:
+        """Decide a batch and commit it whole. Of a batch with poison in it, what stands before the poison."""
+        outgoing: list[Outgoing] = []
+        poison: CorruptRecordError | None = None
+        for record in batch:
+            due = core.next_offset(record.topic)
+            if due is not None and record.offset < due:
+                self._log.warning(
+                    "input taken before", topic=record.topic, partition=record.partition, offset=record.offset
+                )
+                continue
+            try:
+                core.decide(record, outgoing)
+            except (CorruptInputError, WireError) as error:
+                poison = CorruptRecordError(record.topic, record.partition, record.offset, str(error))
+                poison.__cause__ = error
+                break
+        if outgoing:
+            offsets = {
+                place: next_offset
+                for place in self._inputs
+                if (next_offset := core.next_offset(place.topic)) is not None
+            }
+            delivered = await writer.write(outgoing, offsets, self._duty.service)
+            core.announce(self._log)
+            self._failures = 0
+            self._on_committed()
+            self._last_output_offset = self._offset_of_last_output(outgoing, delivered)
+        if poison is not None:
+            raise poison
+
+    def _offset_of_last_output(self, outgoing: list[Outgoing], delivered: "list[RecordMetadata]") -> int:
+        for sent, metadata in zip(reversed(outgoing), reversed(delivered), strict=True):
+            if sent.topic == self._duty.output_topic:
+                offset: int = metadata.offset
+                return offset
+        return _NO_OFFSET
+
+    async def _save_snapshot(self, core: PartitionCore) -> None:
+        """Between transactions, so all of the state is committed. A disk that fails costs a longer replay, no more."""
+        if self._last_output_offset == _NO_OFFSET:
+            return
+        next_offsets = {
+            topic: next_offset
+            for topic in self._duty.input_topics
+            if (next_offset := core.next_offset(topic)) is not None
+        }
+        snapshot = Snapshot(
+            core.sequence,
+            core.last_hash,
+            self._last_output_offset,
+            next_offsets,
+            self._surroundings.clock.now_ns(),
+            core.snapshot(),
+        )
+        self._sequence_at_snapshot = core.sequence
+        try:
+            await self._store.save(snapshot)
+        except OSError as error:
+            self._log.warning(
+                "snapshot not saved", service=self._duty.service, partition=self._number, reason=repr(error)
+            )
+
+    async def _ended(self) -> None:
+        await self._ending.wait()
