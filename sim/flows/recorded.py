@@ -33,7 +33,7 @@ from sim.flows.report import FlowError, FlowReport
 
 _HEAD_BYTES: Final = 4_096
 _LEAD_NS: Final = 500_000_000
-_WATCH_EVERY: Final = 20
+_WATCH_EVERY: Final = 50
 _WATCH_AFTER_OPERATIONS: Final = (0, 30, 200)
 _PRICE_DECIMALS: Final = 4
 """Of ITCH and LOBSTER alike: a price counts ten-thousandths of a dollar, a quantity whole shares."""

@@ -209,8 +209,9 @@ def test_makers_and_takers_are_different_users(load: Load) -> None:
         messages += [add(number, number, "B", 10, "ACME", 10_000), execute(number, number, 10)]
     for users in (1, 2, 3, 12):
         flow = load(framed(*messages), users=users)
-        makers = {each.user_id for each in orders(flow) if each.time_in_force == TimeInForce.GTC}
-        takers = {each.user_id for each in orders(flow) if each.time_in_force == TimeInForce.IOC}
+        placed = [each for each in orders(flow) if each.kind == PLACE]
+        makers = {each.user_id for each in placed if each.time_in_force == TimeInForce.GTC}
+        takers = {each.user_id for each in placed if each.time_in_force == TimeInForce.IOC}
         assert makers.isdisjoint(takers)
         assert makers | takers == set(range(1, max(2, users) + 1))
 

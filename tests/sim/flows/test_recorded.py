@@ -82,5 +82,5 @@ def test_users_of_a_feed_look_at_some_of_their_orders_again_and_again(tmp_path: 
     assert {each.query for each in looks} == {"order", "active_orders"}
     singles = [each for each in looks if each.query == "order"]
     assert all(owners[each.reference] == each.user_id for each in singles)
-    assert sum(each.reference == "20" for each in singles) == 3
+    assert sum(each.reference == "50" for each in singles) == 3
     assert all(before.at_ns <= after.at_ns for before, after in pairwise(operations))
