@@ -98,48 +98,51 @@ class PartitionTask:
 
     async def _run(self) -> None:
         while not self._ending.is_set():
-            try:
-                await self._own()
-                return
-            except CorruptRecordError as error:
-                self._log.critical(
-                    "partition stopped: input cannot be what was written",
-                    service=self._duty.service,
-                    topic=error.topic,
-                    partition=error.partition,
-                    offset=error.offset,
-                    reason=error.reason,
-                )
+            if await self._is_over():
+                # Whoever owns the consumer has been told, or has taken the partition away, and ends this task.
                 await self._ending.wait()
-                return
-            except FencedError as error:
-                self._on_fenced(error)
-                await self._ending.wait()
-                return
-            except IllegalStateError:
-                # The consumer does not have the partition any more; whoever took it away ends this task.
-                await self._ending.wait()
-                return
-            except (TransactionFailedError, KafkaError) as error:
-                self._failures += 1
-                self._log.warning(
-                    "taking the partition over anew",
-                    service=self._duty.service,
-                    partition=self._number,
-                    reason=repr(error),
-                )
+            elif not self._ending.is_set():
                 await self._surroundings.back_off(self._failures, self._ending)
-            except Exception as error:
-                # A defect of ours. Whatever the state is now, it is thrown away and built again from the log.
-                self._failures += 1
-                self._log.critical(
-                    "partition failed",
-                    service=self._duty.service,
-                    topic=self._duty.output_topic,
-                    partition=self._number,
-                    reason=repr(error),
-                )
-                await self._surroundings.back_off(self._failures, self._ending)
+
+    async def _is_over(self) -> bool:
+        """Own the partition until that ends in some way. False when it is worth another attempt."""
+        try:
+            await self._own()
+        except CorruptRecordError as error:
+            self._log.critical(
+                "partition stopped: input cannot be what was written",
+                service=self._duty.service,
+                topic=error.topic,
+                partition=error.partition,
+                offset=error.offset,
+                reason=error.reason,
+            )
+        except FencedError as error:
+            self._on_fenced(error)
+        except IllegalStateError:
+            # The consumer does not have the partition any more.
+            pass
+        except (TransactionFailedError, KafkaError) as error:
+            self._failures += 1
+            self._log.warning(
+                "taking the partition over anew",
+                service=self._duty.service,
+                partition=self._number,
+                reason=repr(error),
+            )
+            return False
+        except Exception as error:
+            # A defect of ours. Whatever the state is now, it is thrown away and built again from the log.
+            self._failures += 1
+            self._log.critical(
+                "partition failed",
+                service=self._duty.service,
+                topic=self._duty.output_topic,
+                partition=self._number,
+                reason=repr(error),
+            )
+            return False
+        return True
 
     async def _own(self) -> None:
         """Take over and work until the end is requested. Whatever is raised, nothing of the state outlives it."""
@@ -243,11 +246,7 @@ class PartitionTask:
                 poison.__cause__ = error
                 break
         if outgoing:
-            offsets = {
-                place: next_offset
-                for place in self._inputs
-                if (next_offset := core.next_offset(place.topic)) is not None
-            }
+            offsets = {TopicPartition(topic, self._number): due for topic, due in self._next_offsets(core).items()}
             delivered = await writer.write(outgoing, offsets, self._duty.service)
             core.announce(self._log)
             self._failures = 0
@@ -255,6 +254,11 @@ class PartitionTask:
             self._last_output_offset = self._offset_of_last_output(outgoing, delivered)
         if poison is not None:
             raise poison
+
+    def _next_offsets(self, core: PartitionCore) -> dict[str, int]:
+        """Where each input is to be read on, but for those that were never read."""
+        due = {topic: core.next_offset(topic) for topic in self._duty.input_topics}
+        return {topic: offset for topic, offset in due.items() if offset is not None}
 
     def _offset_of_last_output(self, outgoing: list[Outgoing], delivered: "list[RecordMetadata]") -> int:
         for sent, metadata in zip(reversed(outgoing), reversed(delivered), strict=True):
@@ -267,16 +271,11 @@ class PartitionTask:
         """Between transactions, so all of the state is committed. A disk that fails costs a longer replay, no more."""
         if self._last_output_offset == _NO_OFFSET:
             return
-        next_offsets = {
-            topic: next_offset
-            for topic in self._duty.input_topics
-            if (next_offset := core.next_offset(topic)) is not None
-        }
         snapshot = Snapshot(
             core.sequence,
             core.last_hash,
             self._last_output_offset,
-            next_offsets,
+            self._next_offsets(core),
             self._surroundings.clock.now_ns(),
             core.snapshot(),
         )
