@@ -39,8 +39,6 @@ from traces.verdicts import VIOLATED, Verdict
 
 WARM_UP_NS: Final = 5 * SECOND_NS
 """From the start of the services until clients and faults begin: groups form, partitions are taken."""
-DRAIN_NS: Final = 600 * SECOND_NS
-"""How long the synthetic work may take beyond its plan before clients are stopped all the same."""
 POLL_NS: Final = 250 * MILLISECOND_NS
 """How often it is asked whether the system has settled."""
 STOP_NS: Final = 60 * SECOND_NS
