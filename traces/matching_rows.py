@@ -24,7 +24,11 @@ def ints(frame: pd.DataFrame, column: str) -> Ints:
 
 def rows(frame: pd.DataFrame, selected: Mask) -> pd.DataFrame:
     """The rows for which the mask is true."""
-    found: pd.DataFrame = frame.loc[selected]
+    # Mostly it is true of none, or of all; a real selection copies every column.
+    count = int(np.count_nonzero(selected))
+    if count == len(frame):
+        return frame
+    found: pd.DataFrame = frame.loc[selected] if count else frame.iloc[:0]
     return found
 
 

@@ -1,8 +1,8 @@
 """A trace in memory: the recorded kinds and everything derived from them, as DataFrames made when asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,11 @@ from schema.events import ValidatedOrder
 from schema.topics import Topology
 from traces.derived import COMPLETION, PLACEMENT, REFUSAL, UPDATE, Decoded
 from traces.manifest import Manifest
+from traces.matching_rows import rows
 from traces.recorder import Recorder, arrow_schema
 from traces.reference import Expected
+
+T = TypeVar("T")
 
 
 class Trace:
@@ -27,6 +30,8 @@ class Trace:
         self.manifest = manifest
         self.tables = dict(tables)
         self._events: dict[str, pd.DataFrame] = {}
+        self._final: dict[tuple[str, int], pd.DataFrame] = {}
+        self._computed: dict[Callable[[Trace], object], object] = {}
 
     @classmethod
     def of(cls, recorder: Recorder, manifest: Manifest) -> "Trace":
@@ -55,9 +60,18 @@ class Trace:
 
     def final(self, table: str, look: int) -> pd.DataFrame:
         """A table's rows as read at the end: look 0 once settled, look 1 when 25 hours had passed."""
-        rows = self.events(f"final_{table}")
-        selected: pd.DataFrame = rows.loc[rows["look"].to_numpy() == look]
-        return selected
+        key = f"final_{table}", look
+        found = self._final.get(key)
+        if found is None:
+            table_rows = self.events(key[0])
+            found = self._final[key] = rows(table_rows, table_rows["look"].to_numpy() == look)
+        return found
+
+    def once(self, compute: "Callable[[Trace], T]") -> T:
+        """What a function says of this trace, computed the first time it is asked."""
+        if compute not in self._computed:
+            self._computed[compute] = compute(self)
+        return cast(T, self._computed[compute])
 
     @cached_property
     def decoded(self) -> Decoded:
@@ -216,19 +230,23 @@ class Trace:
 
     def _order_events_of(self, event: int) -> pd.DataFrame:
         events = self.order_events
-        selected: pd.DataFrame = events.loc[events["event"].to_numpy() == event].reset_index(drop=True)
-        return selected
+        return rows(events, events["event"].to_numpy() == event).reset_index(drop=True)
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
-    """An Arrow table as a DataFrame: int64 and bool columns, text as strings, bytes as objects."""
+    """An Arrow table as a DataFrame: int64 and bool columns; text and bytes as objects, which need no conversion to be
+    compared and grouped."""
     columns: dict[str, Any] = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
-        kind = column.type
-        if pa.types.is_dictionary(kind):
-            columns[name] = column.unify_dictionaries().to_pandas()
-        elif pa.types.is_string(kind) or pa.types.is_large_binary(kind):
-            columns[name] = column.to_pandas()
+        if pa.types.is_dictionary(column.type):
+            parts = [
+                np.asarray(chunk.dictionary.to_pylist(), dtype=object)[chunk.indices.to_numpy()]
+                for chunk in column.chunks
+                if len(chunk)
+            ]
+            columns[name] = pd.Series(np.concatenate(parts) if parts else np.empty(0, object), dtype=object)
+        elif pa.types.is_string(column.type) or pa.types.is_large_binary(column.type):
+            columns[name] = pd.Series(np.array(column.to_pylist() or [], dtype=object), dtype=object)
         else:
             columns[name] = column.to_numpy()
     return pd.DataFrame(columns, copy=False)

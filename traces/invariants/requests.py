@@ -107,6 +107,6 @@ def _check_balance_core(trace: Trace, found: Findings) -> None:
     found.add("accepted by the balance core, but without an output", rows(sent, ~is_in(sent, outputs, source)), *which)
     for topic in (ORDER_REQUESTS, FUND_UPDATES):
         waiting = trace.decoded.places(topic).rename(columns={"partition": "input_partition", "offset": "input_offset"})
-        waiting = waiting.assign(input_topic=np.full(len(waiting), topic, dtype=object))
+        waiting = waiting.assign(input_topic=pd.Series([topic] * len(waiting), dtype=object))
         undecided = rows(waiting, ~is_in(waiting, events, places))
         found.add("input was never decided by the balance core", undecided, *places)

@@ -47,11 +47,11 @@ def rows_complete(trace: Trace) -> Verdict:
     found = Findings()
     if not trace.has_settled:
         return found.verdict
-    orders = expected_orders(trace)
+    orders = trace.once(expected_orders)
     final = ~np.isin(ints(orders, "status"), (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED))
-    refused = expected_refusals(trace)
-    sides = expected_trade_sides(trace)
-    ledger = expected_ledger(trace)
+    refused = trace.once(expected_refusals)
+    sides = trace.once(expected_trade_sides)
+    ledger = trace.once(expected_ledger)
     for look, when in trace.looks:
         history, lookup = trace.final("order_history", look), trace.final("order_lookup", look)
         active = trace.final("active_orders", look)
@@ -81,15 +81,15 @@ def row_matches_engine(trace: Trace) -> Verdict:
     found = Findings()
     if not trace.has_settled:
         return found.verdict
-    orders, refused = expected_orders(trace), expected_refusals(trace)
+    orders, refused = trace.once(expected_orders), trace.once(expected_refusals)
     histories = pd.concat([orders, refused], ignore_index=True) if len(refused) else orders
     histories = rows(histories, ~repeated(histories, ROW_KEY))
     expected = {
         "active_orders": (orders, ("order_id",), (*ROW_KEY[:3], *_ORDER_VALUES)),
         "order_history": (histories, ROW_KEY, _ORDER_VALUES),
         "order_lookup": (orders, ("order_id",), ("user_id", "symbol_id", "created_at", "revision")),
-        "user_trades": (expected_trade_sides(trace), TRADE_KEY, _TRADE_VALUES),
-        "balance_ledger": (expected_ledger(trace), LEDGER_KEY, _LEDGER_VALUES),
+        "user_trades": (trace.once(expected_trade_sides), TRADE_KEY, _TRADE_VALUES),
+        "balance_ledger": (trace.once(expected_ledger), LEDGER_KEY, _LEDGER_VALUES),
     }
     for table, (events, key, columns) in expected.items():
         for look, when in trace.looks:
@@ -109,15 +109,18 @@ def no_phantom_row(trace: Trace) -> Verdict:
     found = Findings()
     if not trace.begins_at_one:
         return found.verdict
-    orders, ledger = expected_orders(trace), expected_ledger(trace)
+    orders, ledger = trace.once(expected_orders), trace.once(expected_ledger)
     made = {
         "active_orders": (orders, ROW_KEY),
         "order_lookup": (orders, ("order_id", "user_id", "symbol_id", "created_at")),
         "order_history": (pd.concat([orders, expected_refusals(trace, storable=False)], ignore_index=True), ROW_KEY),
-        "user_trades": (expected_trade_sides(trace), (*TRADE_KEY, "order_id")),
+        "user_trades": (trace.once(expected_trade_sides), (*TRADE_KEY, "order_id")),
         "balance_ledger": (ledger, LEDGER_KEY),
         "user_balances": (ledger, BALANCE_KEY),
-        "settlement_progress": (chained_records(trace), ("topic", "partition_id", "sequence", "hash", "next_offset")),
+        "settlement_progress": (
+            trace.once(chained_records),
+            ("topic", "partition_id", "sequence", "hash", "next_offset"),
+        ),
     }
     for table, (events, key) in made.items():
         for look, when in trace.looks:
@@ -193,7 +196,7 @@ def expected_refusals(trace: Trace, *, storable: bool = True) -> pd.DataFrame:
             "order_type": np.where(replaces, int(OrderType.LIMIT), ints(by_core, "order_type")),
             "filled_quantity": zero,
             "filled_quote": zero,
-            "client_order_id": by_core["request_id"].to_numpy(dtype=object),
+            "client_order_id": by_core["request_id"].reset_index(drop=True),
         }
     )
     if not len(from_core):
@@ -240,7 +243,7 @@ def chained_records(trace: Trace) -> pd.DataFrame:
     outputs, events = trace.outputs, trace.balance_events
     return pd.DataFrame(
         {
-            "topic": np.array([ENGINE_OUTPUTS] * len(outputs) + [BALANCE_EVENTS] * len(events), dtype=object),
+            "topic": pd.Series([ENGINE_OUTPUTS] * len(outputs) + [BALANCE_EVENTS] * len(events), dtype=object),
             "partition_id": np.concatenate([ints(outputs, "partition"), ints(events, "partition")]),
             "sequence": np.concatenate([ints(outputs, "output_seq"), ints(events, "sequence")]),
             "hash": np.concatenate([ints(outputs, "hash"), ints(events, "hash")]),
@@ -276,7 +279,7 @@ def _check_expiry(
 
 
 def _check_progress(trace: Trace, found: Findings, look: int, when: str) -> None:
-    records = chained_records(trace)
+    records = trace.once(chained_records)
     if not len(records):
         return
     last = records.sort_values(["topic", "partition_id", "sequence"]).drop_duplicates(
