@@ -213,6 +213,7 @@ def test_restarted_gateway_gives_no_order_id_again_even_when_its_clock_goes_back
         host = world.gateway("gateway-1")
         submit(world, PLACE | {"client_order_id": f"b-{number}"}, seconds=1)
         host.crash()
+        host.wall.jump(-3600 * 1_000 * NS_PER_MS)
         world.gateways.clear()
     ids = [request.order_id for request in seen]
     assert len(ids) == 3
