@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sim.kafka.transport import Call, Transport
     from sim.network import Network
     from sim.randomness import Randomness
-    from traces.recorder import Recorder
+    from sim.log import Recorder
 
 _MS = 1_000_000
 _REPLICA_TEND_NS = 100_000_000
