@@ -14,7 +14,16 @@ from engine.matching import MatchingEngine
 from engine.ubscore import BalanceCore, Decision
 from schema import topics, wire
 from schema.codes import LIVE_STATUSES, OrderType, Side, TimeInForce
-from schema.events import CancelOrder, Deposit, EngineOutput, PlaceOrder, ReduceOrder, ReplaceOrder, Withdraw
+from schema.events import (
+    CancelOrder,
+    DeadLetter,
+    Deposit,
+    EngineOutput,
+    PlaceOrder,
+    ReduceOrder,
+    ReplaceOrder,
+    Withdraw,
+)
 from schema.identifiers import AssetId, OrderId, SymbolId, UserId
 from schema.symbols import Asset, Symbol, SymbolTable
 from schema.tables import ORDER_COLUMNS, TABLE_COLUMNS
@@ -153,6 +162,14 @@ class MiniWorld:
     def read_order(self, user: int, order_id: int) -> int:
         """Read one order; returns the read's id."""
         return self._answer("order", user, [self._orders[order_id]], order_id=order_id)
+
+    def submit_garbage(self) -> None:
+        """A record of order.requests that is none: it goes to the dead letters."""
+        self.t += STEP_NS
+        offset = self._append(topics.ORDER_REQUESTS, 0, b"garbage")
+        self._balance_event(self._cores[0].apply_undecodable(topics.ORDER_REQUESTS, 0, offset))
+        letter = DeadLetter(topics.ORDER_REQUESTS, 0, offset, "not a request", b"garbage")
+        self._append(topics.DEAD_LETTERS, 0, wire.encode(letter))
 
     def settle(self) -> "MiniWorld":
         """The end of the run: the rows as they must be, now and 25 hours later."""

@@ -849,6 +849,22 @@ def accepted_request_is_sent_on_twice(world: MiniWorld) -> None:
     records.append(records[-1])
 
 
+@breaks("no-lost-ack", "are spoken of by committed records")
+def answer_was_not_sent_with_its_record(world: MiniWorld) -> None:
+    drop_record(world, topics.ORDER_RESPONSES, 0, -1)
+
+
+@breaks("no-lost-ack", "are spoken of by committed records")
+def fund_update_was_not_sent_with_its_output(world: MiniWorld) -> None:
+    drop_record(world, topics.FUND_UPDATES, 0, -1)
+
+
+@breaks("no-lost-ack", "not in the dead letters")
+def undecodable_request_is_dropped_silently(world: MiniWorld) -> None:
+    world.submit_garbage()
+    world.log.pop((topics.DEAD_LETTERS, 0))
+
+
 # --- converges, corrupt-input-stops
 
 
@@ -1007,6 +1023,13 @@ def test_retry_with_the_same_body_is_answered_again_and_done_once() -> None:
     world.place(1, SELL, 100, 1, request_id="mine")
     world._next_order = 0
     world.place(1, SELL, 100, 1, request_id="mine")
+    verdicts = check(world.settle().trace())
+    assert [name for name, verdict in verdicts.items() if verdict.verdict == "violated"] == []
+
+
+def test_undecodable_request_in_the_dead_letters_is_no_violation() -> None:
+    world = MiniWorld()
+    world.submit_garbage()
     verdicts = check(world.settle().trace())
     assert [name for name, verdict in verdicts.items() if verdict.verdict == "violated"] == []
 

@@ -96,17 +96,22 @@ def _wrong_hashes(trace: Trace, topic: str, records: pd.DataFrame) -> Mask:
     wrong = np.zeros(len(records), dtype=bool)
     if not len(records):
         return wrong
+    said = dict(
+        zip(
+            zip(ints(records, "partition").tolist(), ints(records, "offset").tolist(), strict=True),
+            enumerate(ints(records, "hash").tolist()),
+            strict=True,
+        )
+    )
     encoder = CanonicalEncoder()
-    said = ints(records, "hash").tolist()
-    places = zip(ints(records, "partition").tolist(), ints(records, "offset").tolist(), strict=True)
-    at = {place: index for index, place in enumerate(places)}
     # Encoding again costs twenty microseconds a record; a wrong encoder is wrong again and again.
     every = 1 + len(records) // _ENCODED_AGAIN_MAX
     for partition, offset, _, value in records_of(trace.tables["kafka_log"], topic):
-        index = at.get((partition, offset))
-        if index is not None and value is not None:
-            recomputed = content_hash(value) if index % every else encoder.recomputed_hash(value)
-            wrong[index] = recomputed != said[index]
+        index, digest = said.get((partition, offset), (-1, 0))
+        if index < 0 or value is None:
+            continue
+        if content_hash(value) != digest or (index % every == 0 and encoder.recomputed_hash(value) != digest):
+            wrong[index] = True
     return wrong
 
 

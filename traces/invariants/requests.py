@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from schema.codes import Outcome, Reason
-from schema.topics import FUND_UPDATES, ORDER_REQUESTS
+from schema.topics import FUND_UPDATES, ORDER_REQUESTS, ORDER_RESPONSES, VALIDATED_ORDERS
 from traces.invariants.lifecycle import verdicts_of
 from traces.matching_rows import codes, compare, ints, is_in, repeated, rows
 from traces.trace import Trace
@@ -20,7 +20,9 @@ def no_lost_ack(trace: Trace) -> Verdict:
     answered rejected, of none.
 
     Also without the client's answer: no request has two outputs; what the balance core accepted has one in the end,
-    and each of its inputs makes one record; what the client was told (order, verdict) is what was decided.
+    and each of its inputs makes one record; what the client was told (order, verdict) is what was decided; every
+    answer and fund update that a committed record speaks of was sent with it; and a request that does not decode is
+    in the dead letters.
     """
     found = Findings()
     outputs = verdicts_of(trace, trace.outputs)
@@ -48,6 +50,7 @@ def no_lost_ack(trace: Trace) -> Verdict:
     _check_answers(found, outputs, accepted)
     _check_transfers(trace, found, rows(answers, ~for_engine & (outcome == "accepted")))
     _check_balance_core(trace, found)
+    _check_sent(trace, found)
     return found.verdict
 
 
@@ -110,3 +113,44 @@ def _check_balance_core(trace: Trace, found: Findings) -> None:
         waiting = waiting.assign(input_topic=pd.Series([topic] * len(waiting), dtype=object))
         undecided = rows(waiting, ~is_in(waiting, events, places))
         found.add("input was never decided by the balance core", undecided, *places)
+
+
+def _check_sent(trace: Trace, found: Findings) -> None:
+    """What a committed record says was sent is in the log: one transaction wrote them all, or none."""
+    events, updates = trace.balance_events, trace.fund_updates
+    answered = rows(events, ints(events, "outcome") >= 0)
+    validated = rows(events, ints(events, "validated_partition") >= 0)
+    user_partition = trace.topology.user_partition
+    users, inverse = np.unique(ints(updates, "user_id"), return_inverse=True)
+    to = np.array([user_partition(each) for each in users.tolist()], dtype=np.int64)[inverse]
+    if trace.begins_at_one:
+        for topic, due in (
+            (ORDER_RESPONSES, ints(answered, "partition")),
+            (VALIDATED_ORDERS, ints(validated, "validated_partition")),
+            (FUND_UPDATES, to),
+        ):
+            there = trace.decoded.places(topic)
+            if len(there) and ints(there, "offset").min() > 0 and topic == ORDER_RESPONSES:
+                continue  # its beginning has been deleted; nobody reads old answers
+            partitions = 1 + max([*due.tolist(), *ints(there, "partition").tolist(), 0])
+            expected = np.bincount(due, minlength=partitions)
+            actual = np.bincount(ints(there, "partition"), minlength=partitions)
+            for partition in np.flatnonzero(expected != actual).tolist():
+                found.say(
+                    f"{expected[partition]} records are spoken of by committed records, {actual[partition]} are there",
+                    topic=topic,
+                    partition=partition,
+                )
+    undecodable = rows(
+        events, (events["command"].to_numpy(dtype=object) == "") & (ints(events, "update_partition") < 0)
+    )
+    letters = trace.dead_letters
+    source = letters.rename(
+        columns={
+            "source_topic": "input_topic", "source_partition": "input_partition", "source_offset": "input_offset",
+            "partition": "letter_partition", "offset": "letter_offset",
+        }
+    )  # fmt: skip
+    places = ("input_topic", "input_partition", "input_offset")
+    lost = rows(undecodable, ~is_in(undecodable, source, places))
+    found.add("request that does not decode is not in the dead letters", lost, *places)
