@@ -361,10 +361,13 @@ class SimLoop(asyncio.AbstractEventLoop):
                 left_of_round = len(ready)
                 if not left_of_round:
                     break
+                if left_of_round > callbacks_left:
+                    if not callbacks_left:
+                        self._yield_to_the_world()
+                        return
+                    # A round longer than the cap is run in parts: put off as a whole, it would never begin.
+                    left_of_round = callbacks_left
                 callbacks_left -= left_of_round
-                if callbacks_left < 0:
-                    self._yield_to_the_world()
-                    return
                 while left_of_round:
                     left_of_round -= 1
                     handle = popleft()

@@ -46,6 +46,7 @@ from aiokafka.errors import (
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 from aiokafka.util import commit_structure_validate
 
+from sim.clock import NS_PER_MS, NS_PER_SECOND
 from sim.kafka.broker import EARLIEST, LATEST, Fetched
 from sim.kafka.log import ABORTED, DATA, Batch
 from sim.kafka.membership import AssignorType, GroupMembership
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 Deserializer = Callable[[bytes | None], object]
 BytesRecord: TypeAlias = "ConsumerRecord[bytes, bytes]"
 
-_PREFETCH_BACKOFF_S = 0.1
+_PREFETCH_BACKOFF_NS = 100_000_000
 _RESETS = {"earliest": EARLIEST, "latest": LATEST, "none": 0}
 _ASSIGNORS = (RangePartitionAssignor, RoundRobinPartitionAssignor)
 
@@ -72,7 +73,7 @@ class _Cancellable(Protocol):
 class _Buffer:
     """What was fetched of one partition and is not taken yet; `next_offset` is the position once taken so far."""
 
-    __slots__ = ("assignment", "batches", "created_s", "index", "is_drained", "next_offset", "read_committed", "tp")
+    __slots__ = ("assignment", "batches", "created_ns", "index", "is_drained", "next_offset", "read_committed", "tp")
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class _Buffer:
         batches: list[Batch],
         offset: int,
         read_committed: bool,
-        created_s: float,
+        created_ns: int,
     ) -> None:
         self.tp = tp
         self.assignment = assignment
@@ -89,7 +90,7 @@ class _Buffer:
         self.index = 0
         self.next_offset = offset
         self.read_committed = read_committed
-        self.created_s = created_s
+        self.created_ns = created_ns
         self.is_drained = False
 
     def is_valid(self) -> bool:
@@ -146,11 +147,11 @@ class _Buffer:
 class _FetchError:
     """An error that the next call for records raises."""
 
-    __slots__ = ("created_s", "error")
+    __slots__ = ("created_ns", "error")
 
-    def __init__(self, error: KafkaError, created_s: float) -> None:
+    def __init__(self, error: KafkaError, created_ns: int) -> None:
         self.error = error
-        self.created_s = created_s
+        self.created_ns = created_ns
 
 
 def _time_out(waiter: Future[bool]) -> None:
@@ -233,6 +234,9 @@ class Consumer:
         self._fetch_waiters: list[Future[bool]] = []
         self._pump_scheduled = False
         self._pump_timer: _Cancellable | None = None
+        # Partitions that a broker has said it does not lead, and when to ask it again if no metadata comes before.
+        self._misplaced: dict[TopicPartition, int] = {}
+        self._awaited_refresh: Future[bool] | None = None
         self._fetch_count = 0
         self._fetch_ended_s = self._loop.time()
         self._emit_delivered: Callable[..., object] = cluster.recorder.emitter("delivered")
@@ -739,9 +743,9 @@ class Consumer:
             self._pump_scheduled = True
             self._loop.call_soon(self._pump)
 
-    def _wake_later(self, delay_s: float) -> None:
+    def _wake_later(self, delay_ns: int) -> None:
         if self._pump_timer is None:
-            self._pump_timer = self._loop.call_later(delay_s, self._later)
+            self._pump_timer = self._loop.call_later(delay_ns / NS_PER_SECOND, self._later)
 
     def _later(self) -> None:
         self._pump_timer = None
@@ -761,21 +765,23 @@ class Consumer:
                     call.forget()
             self._busy.clear()
             self._buffered_for = assignment
-        now_s = self._loop.time()
+        now_ns = self._cluster.clock.now  # not seconds: the end of a backoff must not be missed by a rounding
         fetchable: dict[int, list[tuple[TopicPartition, int]]] = {}
         unplaced: dict[int, list[TopicPartition]] = {}
-        held_until_s: dict[int, float] = {}
+        held_until_ns: dict[int, int] = {}
         leaders = self._metadata.leaders
         for tp in assignment.order:
             state = assignment.states[tp]
             broker = leaders.get(tp)
             buffer = self._buffers.get(tp)
             if buffer is not None:
-                until_s = buffer.created_s + _PREFETCH_BACKOFF_S
-                if broker is not None and until_s > now_s:
-                    held_until_s[broker] = max(until_s, held_until_s.get(broker, 0.0))
+                until_ns = buffer.created_ns + _PREFETCH_BACKOFF_NS
+                if broker is not None and until_ns > now_ns:
+                    held_until_ns[broker] = max(until_ns, held_until_ns.get(broker, 0))
             elif broker is None:
                 self._refresh_then_wake()
+            elif self._misplaced.get(tp, 0) > now_ns:
+                self._wake_later(self._misplaced[tp] - now_ns)
             elif broker in self._busy:
                 call = self._busy[broker]
                 if call is not None and not state.is_paused:
@@ -787,8 +793,8 @@ class Consumer:
         for broker, parts in fetchable.items():
             if broker in unplaced:
                 continue
-            if broker in held_until_s:
-                self._wake_later(held_until_s[broker] - now_s)
+            if broker in held_until_ns:
+                self._wake_later(held_until_ns[broker] - now_ns)
                 continue
             if len(parts) > 1:  # no partition always comes first
                 turn = self._stream.below(len(parts))
@@ -806,7 +812,17 @@ class Consumer:
 
     def _refresh_then_wake(self) -> None:
         refreshing = self._metadata.refresh()
-        refreshing.add_done_callback(lambda _done: self._wake_later(self._backoff_s))
+        if refreshing is not self._awaited_refresh:  # one callback, however often this is asked for meanwhile
+            self._awaited_refresh = refreshing
+            refreshing.add_done_callback(self._refreshed)
+
+    def _refreshed(self, _done: Future[bool]) -> None:
+        self._awaited_refresh = None
+        if self._misplaced:
+            self._misplaced.clear()
+            self._wake()
+        else:
+            self._wake_later(self._backoff_ms * NS_PER_MS)
 
     def _fetch(self, assignment: Assignment, broker: int, parts: list[tuple[TopicPartition, int]]) -> None:
         def on_reply(error: KafkaError | None, result: object) -> None:
@@ -832,7 +848,7 @@ class Consumer:
 
     def _fetched(self, assignment: Assignment, found: Fetched) -> None:
         has_new = False
-        now_s = self._loop.time()
+        now_ns = self._cluster.clock.now
         for tp, offset, error, high_watermark, last_stable_offset, batches in found:
             state = assignment.states[tp]
             if state.position != offset:
@@ -842,15 +858,18 @@ class Consumer:
                 state.lso = last_stable_offset if self._read_committed else -1
                 state.timestamp_ms = self._incarnation.host.wall.now_ns() // 1_000_000
                 if batches:
-                    self._buffers[tp] = _Buffer(tp, assignment, batches, offset, self._read_committed, now_s)
+                    self._buffers[tp] = _Buffer(tp, assignment, batches, offset, self._read_committed, now_ns)
                     has_new = True
             elif error is OffsetOutOfRangeError:
                 if self._reset:
                     state.await_reset(self._reset, self._loop)
                 else:
-                    self._buffers[tp] = _FetchError(OffsetOutOfRangeError({tp: offset}), now_s)
+                    self._buffers[tp] = _FetchError(OffsetOutOfRangeError({tp: offset}), now_ns)
                     has_new = True
             elif error in (NotLeaderForPartitionError, UnknownTopicOrPartitionError):
+                # The real client asks again at once, for as long as its metadata is old; a backoff keeps the number of
+                # requests sane when the refresh meets a silent broker.
+                self._misplaced[tp] = now_ns + self._backoff_ms * NS_PER_MS
                 self._refresh_then_wake()
         if has_new:
             self._notify_fetch_waiters()
@@ -874,7 +893,7 @@ class Consumer:
                 elif self._reset:
                     state.await_reset(self._reset, self._loop)
                 else:
-                    self._buffers[tp] = _FetchError(NoOffsetForPartitionError(tp), self._loop.time())
+                    self._buffers[tp] = _FetchError(NoOffsetForPartitionError(tp), self._cluster.clock.now)
                     self._notify_fetch_waiters()
             wanted = {tp: state.reset for tp in tps if (state := assignment.states[tp]).reset is not None}
             if wanted:

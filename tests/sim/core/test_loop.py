@@ -202,6 +202,18 @@ def test_host_that_spins_for_ever_is_named(loop: SimLoop, monkeypatch: pytest.Mo
     loop.die()
 
 
+def test_round_longer_than_the_cap_is_run_in_parts(
+    loop: SimLoop, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "DRAIN_CALLBACKS_MAX", 100)
+    monkeypatch.setattr(loop_module, "DRAINS_IN_A_ROW_MAX", 50)
+    ran: list[int] = []
+    for number in range(1_000):
+        loop.call_soon(ran.append, number)
+    clock.run()
+    assert ran == list(range(1_000))
+
+
 def test_timeouts_that_never_strike_do_not_fill_the_heap(loop: SimLoop, clock: Clock) -> None:
     async def main() -> None:
         for _ in range(20_000):

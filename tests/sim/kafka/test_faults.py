@@ -188,6 +188,48 @@ def test_client_that_knows_a_single_broker_is_lost_until_that_is_back(world: Any
     world.run(main, name="app-2")
 
 
+def test_consumer_with_old_metadata_asks_once_a_backoff_while_brokers_keep_silent_about_metadata(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetches = 0
+    silent = True
+    fetch, describe = world.cluster.requests.fetch, world.cluster.describe
+
+    def counting(*arguments: Any) -> None:
+        nonlocal fetches
+        fetches += 1
+        fetch(*arguments)
+
+    def silent_at_first(call: Any) -> None:
+        if not silent:
+            describe(call)
+
+    async def main(kafka: Any) -> Any:
+        nonlocal silent, fetches
+        consumer = kafka.consumer(auto_offset_reset="earliest", request_timeout_ms=5000)
+        consumer.assign([T])
+        await consumer.start()
+        await asyncio.sleep(1)
+        monkeypatch.setattr(world.cluster.requests, "fetch", counting)
+        monkeypatch.setattr(world.cluster, "describe", silent_at_first)
+        fetches = 0
+        world.cluster.move_leader(T)
+        await asyncio.sleep(4)
+        asked = fetches
+        silent = False
+        producer = kafka.producer(acks=1)
+        await producer.start()
+        await producer.send("t", b"v")
+        record = await consumer.getone()
+        await producer.stop()
+        await consumer.stop()
+        return asked, record.value
+
+    asked, value = world.run(main)
+    assert 20 <= asked <= 45
+    assert value == b"v"
+
+
 def test_altered_record_keeps_its_length_and_differs(world: Any) -> None:
     world.cluster.faults.alter_next("t", 0)
 
