@@ -31,9 +31,9 @@ from sim.kafka.transactions import TransactionCoordinators
 if TYPE_CHECKING:
     from sim.clock import Clock
     from sim.kafka.transport import Call, Transport
+    from sim.log import Recorder
     from sim.network import Network
     from sim.randomness import Randomness
-    from sim.log import Recorder
 
 _MS = 1_000_000
 _REPLICA_TEND_NS = 100_000_000
