@@ -172,11 +172,14 @@ class CqlAdapter:
             self._start_waiting()
             await group.finished
         finally:
-            timer.cancel()
-            for call in group.calls:
-                # Cancelled: what has not started never will; what has started keeps its slot until it is answered.
-                if not call.is_done and not call.is_started:
-                    call.is_done = True
+            if group.finished.cancelled():
+                # What has not started never will. What has started keeps its slot until it is answered or given up:
+                # the timer stays, or a lost answer would keep the slot for ever.
+                for call in group.calls:
+                    if not call.is_done and not call.is_started:
+                        self._conclude(call, None)
+            if not group.remaining:
+                timer.cancel()
 
     def _start_waiting(self) -> None:
         waiting = self._waiting
@@ -230,7 +233,7 @@ class CqlAdapter:
             if page is not None:
                 call.rows.extend(page)
             response = call.response
-            if response is not None and response.has_more_pages:
+            if response is not None and response.has_more_pages and not call.group.finished.done():
                 try:
                     response.start_fetching_next_page()
                 except Exception as refused:

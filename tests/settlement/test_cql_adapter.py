@@ -174,3 +174,35 @@ def test_statement_that_the_driver_never_answers_times_out_and_frees_its_slot():
         return [type(error) for _, error in failed], adapter.in_flight
 
     assert asyncio.run(scenario()) == ([OperationTimedOut, OperationTimedOut], 0)
+
+
+def test_lost_answer_to_a_cancelled_caller_keeps_its_slot_no_longer_than_the_time_limit():
+    async def scenario():
+        session = Recorded()
+        adapter = CqlAdapter(session, max_in_flight=1, give_up_ms=1)
+        cancelled = asyncio.create_task(adapter.execute("a"))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.gather(cancelled, return_exceptions=True)
+        assert adapter.in_flight == 1
+        failed = await adapter.execute_all(writes("b"))
+        return [type(error) for _, error in failed], adapter.in_flight
+
+    assert asyncio.run(scenario()) == ([OperationTimedOut], 0)
+
+
+def test_no_further_page_is_read_for_a_cancelled_caller():
+    async def scenario():
+        session = Recorded()
+        adapter = CqlAdapter(session)
+        cancelled = asyncio.create_task(adapter.execute("a"))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.gather(cancelled, return_exceptions=True)
+        (response,) = session.responses
+        response.has_more_pages = True
+        response.call[0]([(1,)])
+        await asyncio.sleep(0)
+        return response.pages_asked, adapter.in_flight
+
+    assert asyncio.run(scenario()) == (0, 0)
