@@ -55,11 +55,15 @@ class Session(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A statement without a result, with its bound values; `about` says what is written, for messages."""
+    """A statement without a result, with its bound values; `about` says what is written, for messages.
+
+    `ended_at_ns` is when the order of the row ended, if the last of the values is a time to live that follows from it.
+    """
 
     statement: PreparedStatement
     parameters: Sequence[object]
     about: str
+    ended_at_ns: int | None = None
 
 
 class _Group:

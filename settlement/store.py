@@ -117,10 +117,11 @@ class Store:
     def mark_order_complete(self, order: OrderCompletion) -> tuple[Write, ...]:
         """The writes of a completion: the same whole rows; the active one and its lookup go 24 hours after it."""
         row, lookup, about = order_row(order), lookup_row(order), _about(order)
-        ttl = finished_row_ttl_s(order.updated_at_ns, self._clock.now_ns())
+        ended_at_ns = order.updated_at_ns
+        ttl = finished_row_ttl_s(ended_at_ns, self._clock.now_ns())
         return (
-            Write(self._insert_finished, (*row, order.revision, ttl), about),
-            Write(self._insert_finished_lookup, (*lookup, order.revision, ttl), about),
+            Write(self._insert_finished, (*row, order.revision, ttl), about, ended_at_ns),
+            Write(self._insert_finished_lookup, (*lookup, order.revision, ttl), about, ended_at_ns),
             Write(self._insert_history, (*row, order.revision), about),
         )
 
@@ -172,7 +173,8 @@ class Store:
                 if not is_retryable(error):
                     raise StoreRefused(f"{write.about}: {type(error).__name__}: {error}") from error
             await self._wait(attempt, "writes", len(failed), tally(error for _, error in failed))
-            writes = [write for write, _ in failed]
+            # The database may have been away for hours: a time to live counts from the attempt that succeeds.
+            writes = [self._as_of_now(write) for write, _ in failed]
             attempt += 1
 
     async def write_progress(self, topic: str, partition: int, progress: Progress) -> None:
@@ -208,6 +210,13 @@ class Store:
             Write(self._insert_lookup, (*lookup, order.revision), about),
             Write(self._insert_history, (*row, order.revision), about),
         )
+
+    def _as_of_now(self, write: Write) -> Write:
+        """The same write, with the time to live that is left of its row by now."""
+        if write.ended_at_ns is None:
+            return write
+        ttl = finished_row_ttl_s(write.ended_at_ns, self._clock.now_ns())
+        return Write(write.statement, (*write.parameters[:-1], ttl), write.about, write.ended_at_ns)
 
     async def _wait(self, attempt: int, what: str, count: int, errors: dict[str, int]) -> None:
         report = self._log.error if attempt + 1 == _ALARM_AFTER_ATTEMPTS else self._log.warning

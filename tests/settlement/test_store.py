@@ -120,6 +120,27 @@ def test_retryable_error_is_retried_until_the_write_succeeds(store, session, eve
     assert warnings[0][1]["errors"] == {type(error).__name__: 1}
 
 
+def test_a_retried_completion_does_not_live_longer_for_the_time_it_had_to_wait(store, session, events, clock):
+    failures = iter([Unavailable("down")] * 3)
+    completion = events.completion()
+
+    def fault(query, parameters):
+        if "active_orders" not in query or (error := next(failures, None)) is None:
+            return None
+        clock.time_ns += 2 * 3600 * 10**9
+        return error
+
+    async def scenario():
+        await store.open()
+        session.fault = fault
+        clock.time_ns = completion.updated_at_ns
+        await store.write(store.mark_order_complete(completion))
+
+    asyncio.run(scenario())
+    ((_, _, ttl),) = session.model.tables["active_orders"].values()
+    assert ttl == 18 * 3600
+
+
 def test_refused_write_is_not_retried(store, session, events):
     async def scenario():
         await store.open()
