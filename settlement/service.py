@@ -90,11 +90,15 @@ class Unsettleable(Exception):
         self.offset = offset
 
 
-def resume_offset(progress: Progress | None, committed: int | None) -> int | None:
-    """Where to resume a partition; None for its beginning. Never beyond what the progress row covers."""
+def resume_offset(progress: Progress | None, committed: int | None, beginning: int = 0) -> int:
+    """Where to resume a partition whose log begins at `beginning`. Never beyond what the progress row covers.
+
+    What was settled and that retention has taken since is no loss; what was not is found missing by whoever reads there.
+    """
     if progress is None:
-        return None
-    return progress.next_offset if committed is None else min(committed, progress.next_offset)
+        return beginning
+    resumed = progress.next_offset if committed is None else min(committed, progress.next_offset)
+    return max(resumed, min(beginning, progress.next_offset))
 
 
 class SettlementService:
@@ -361,10 +365,10 @@ class PartitionSettler:
         progress = await self._wait(self._store.read_progress(topic, number))
         committed = await self._wait(self._consumer.committed(self.partition))
         offset = resume_offset(progress, committed)
-        if offset is None:
+        if progress is None or offset < progress.next_offset:
             beginnings = await self._wait(self._consumer.beginning_offsets([self.partition]))
-            offset = beginnings[self.partition]
-        elif offset != committed:
+            offset = resume_offset(progress, committed, beginnings[self.partition])
+        if progress is not None and offset != committed:
             # The group's offset is brought to where the rows are, so that it does not wait for a next record.
             self._committer.add(self.partition, offset)
         self._settled = progress or NOTHING_SETTLED

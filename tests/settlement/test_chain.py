@@ -112,13 +112,17 @@ def test_changed_hash_is_always_seen(length, data):
     assert verdicts(chain)[-1] is Verdict.BROKEN
 
 
-@given(st.none() | st.integers(0, 100), st.none() | st.integers(0, 100))
-def test_resume_point_is_never_beyond_what_progress_covers(next_offset, committed):
+@given(st.none() | st.integers(0, 100), st.none() | st.integers(0, 100), st.integers(0, 100))
+def test_resume_point_is_never_beyond_what_progress_covers(next_offset, committed, beginning):
     progress = None if next_offset is None else Progress(1, 1, next_offset)
-    resumed = resume_offset(progress, committed)
+    resumed = resume_offset(progress, committed, beginning)
     if next_offset is None:
-        assert resumed is None  # the beginning, whatever the group says
+        assert resumed == beginning  # whatever the group says
     else:
-        assert resumed is not None
         assert resumed <= next_offset
-        assert committed is None or resumed <= committed
+        assert committed is None or resumed <= max(committed, beginning)
+
+
+def test_what_was_settled_before_retention_took_it_is_not_asked_for_again():
+    assert resume_offset(Progress(9, 1, 20), committed=5, beginning=12) == 12
+    assert resume_offset(Progress(9, 1, 20), committed=5, beginning=30) == 20  # where the gap is found

@@ -265,6 +265,28 @@ def test_retention_that_passes_a_slow_consumer_is_an_alarm(world: SettledWorld, 
     assert fields["offset"] == 2
 
 
+def test_retention_that_took_what_was_settled_but_not_committed_stops_nothing(
+    world: SettledWorld, events: Events
+) -> None:
+    chain = events.chain_of_outputs(*([events.placement(n)] for n in range(1, 11)))
+    host = world.settlement("settlement-1")
+    world.produce(ENGINE_OUTPUTS, 0, chain[:2])
+    world.pass_s(15)
+    world.kafka.faults.lose_commits(1_000_000)
+    world.produce(ENGINE_OUTPUTS, 0, chain[2:8])
+    world.pass_s(5)
+    host.crash()
+    world.kafka.faults.heal()
+    assert world.committed(ENGINE_OUTPUTS, 0) == 2
+    assert progress(world, ENGINE_OUTPUTS, 0) == (8, 8)
+    world.produce(ENGINE_OUTPUTS, 0, chain[8:])
+    world.kafka.faults.pass_retention(ENGINE_OUTPUTS, 0, 4)
+    world.settlement("settlement-1")
+    world.pass_s(30)
+    assert world.alarms() == []
+    assert len(world.rows(ACTIVE)) == 10
+
+
 def test_finished_row_is_gone_a_day_later_and_the_live_one_stays(world: SettledWorld, events: Events) -> None:
     def now_ns(incarnation):
         async def read():
