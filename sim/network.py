@@ -22,7 +22,8 @@ SLOW = "slow"
 CLOG = "clog"
 LOSSY = "lossy"
 
-_LATENCY_BITS = 10
+LATENCY_BITS = 10
+"""A latency table has two to the power of so many entries."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Latency:
     table_ns: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if len(self.table_ns) != 1 << _LATENCY_BITS:
-            raise ValueError(f"a latency table has {1 << _LATENCY_BITS} entries, not {len(self.table_ns)}")
+        if len(self.table_ns) != 1 << LATENCY_BITS:
+            raise ValueError(f"a latency table has {1 << LATENCY_BITS} entries, not {len(self.table_ns)}")
         if min(self.table_ns) < 0:
             raise ValueError("a latency cannot be negative")
 
@@ -44,13 +45,13 @@ class Latency:
         The tail falls off as 1/x (the quantile q lies at least + spread * q / (1 - q)), as queueing at a switch
         or a collection pause at the peer makes it; integer arithmetic gives it exactly.
         """
-        size = 1 << _LATENCY_BITS
+        size = 1 << LATENCY_BITS
         return cls(tuple(least_ns + spread_ns * (2 * i + 1) // (2 * (size - i) - 1) for i in range(size)))
 
     @classmethod
     def constant(cls, latency_ns: int) -> Latency:
         """Always the same."""
-        return cls((latency_ns,) * (1 << _LATENCY_BITS))
+        return cls((latency_ns,) * (1 << LATENCY_BITS))
 
 
 DATA_CENTRE = Latency.long_tailed(least_ns=120 * NS_PER_US, spread_ns=20 * NS_PER_US)
@@ -109,7 +110,7 @@ class Network:
         link = self._links.get((source, target))
         if link is None or link.version != self._version:
             link = self._resolve(source, target)
-        delay_ns = link.table_ns[link.bits(_LATENCY_BITS)]
+        delay_ns = link.table_ns[link.bits(LATENCY_BITS)]
         if link.faults:
             struck_ns = self._strike(link, delay_ns)
             if struck_ns is None:
@@ -132,8 +133,23 @@ class Network:
         link = self._links.get((source, target))
         if link is None or link.version != self._version:
             link = self._resolve(source, target)
-        delay_ns = link.table_ns[link.bits(_LATENCY_BITS)]
+        delay_ns = link.table_ns[link.bits(LATENCY_BITS)]
         return self._strike(link, delay_ns) if link.faults else delay_ns
+
+    def clear_table_ns(self, source: str, target: str) -> tuple[int, ...] | None:
+        """The 1024 equally likely latencies of a link without faults; None when it has one.
+
+        For infrastructure that draws many latencies at once; it holds for as long as `version` stays the same.
+        """
+        link = self._links.get((source, target))
+        if link is None or link.version != self._version:
+            link = self._resolve(source, target)
+        return None if link.faults else link.table_ns
+
+    @property
+    def version(self) -> int:
+        """Changes whenever a fault or a latency does."""
+        return self._version
 
     def is_clear(self, source: str, target: str) -> bool:
         """Whether no fault is on that direction of the link now."""

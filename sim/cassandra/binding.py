@@ -53,6 +53,11 @@ class Binder:
 
     def bind(self, values: Sequence[object] | Mapping[str, object] | None) -> Values:
         """The stored values; UNSET_VALUE stays where it was given or nothing was. Raises as the driver does."""
+        bound = self.bind_exact(values)
+        return self._bind_each(values) if bound is None else bound
+
+    def bind_exact(self, values: Sequence[object] | Mapping[str, object] | None) -> Values | None:
+        """The usual call: every value there, of its column's very type, and in range. None when it is another."""
         if isinstance(values, (list, tuple)) and tuple(map(type, values)) == self._exact:
             bound = tuple(values)
             try:
@@ -60,10 +65,9 @@ class Binder:
                 for i in self._texts:
                     bound[i].encode()
             except struct.error:
-                pass
-            else:
-                return bound
-        return self._bind_each(values)
+                return None
+            return bound
+        return None
 
     def _bind_each(self, values: Sequence[object] | Mapping[str, object] | None) -> Values:
         if values is None:

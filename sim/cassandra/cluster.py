@@ -44,6 +44,7 @@ class SchemaPlan:
 
     binder = None
     statement_id = -1
+    timestamp_source = -1
 
     def __init__(self, statement: st.Statement) -> None:
         self.statement = statement

@@ -22,6 +22,7 @@ from sim.cassandra.node import Node
 from sim.cassandra.plans import SelectPlan, partition_keys
 from sim.cassandra.reading import Cursor, Holders, read_page
 from sim.cassandra.storage import Change, Key, token_of
+from sim.network import LATENCY_BITS
 
 if TYPE_CHECKING:
     from sim.cassandra.cluster import CassandraCluster
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 CATCH_UP_EVERY = 64
 """After so many writes the nodes apply what has arrived, so that what waits to be looked at stays short."""
+
+_LOWEST = (1 << LATENCY_BITS) - 1
 
 _QUORUMS = (ConsistencyLevel.QUORUM, ConsistencyLevel.LOCAL_QUORUM, ConsistencyLevel.EACH_QUORUM)
 _SERIAL = (ConsistencyLevel.SERIAL, ConsistencyLevel.LOCAL_SERIAL)
@@ -56,6 +59,14 @@ class Hint(NamedTuple):
     change: Change
 
 
+class _Path(NamedTuple):
+    """The way to a replica and back: equally likely latencies in both directions."""
+
+    replica: Node
+    there_ns: tuple[int, ...]
+    back_ns: tuple[int, ...]
+
+
 class Coordinator:
     """The coordinating side of every node; they share nothing but code, so one object serves all."""
 
@@ -68,6 +79,10 @@ class Coordinator:
         self._rotation = 0
         self._writes = 0
         self._required: dict[tuple[int, int], int] = {}
+        self._network = cluster.network
+        # For each coordinator the latency tables to and from its peers, while no fault is on any link among them.
+        self._clear_paths: dict[Node, list[_Path] | None] = {}
+        self._paths_version = -1
 
     def required(self, consistency: int, factor: int) -> int:
         """`block_for`, remembered."""
@@ -87,7 +102,7 @@ class Coordinator:
         factor = table.replication_factor
         replicas = cluster.nodes if factor >= len(cluster.nodes) else cluster.replicas(table, change.partition)
         required = self._required.get((consistency, factor)) or self.required(consistency, factor)
-        at_coordinator = self._clock.now + request_ns + node.extra_ns
+        at_coordinator = self._clock._now + request_ns + node.extra_ns
         if cluster.nodes_away or cluster.faults.armed or required > factor:
             if self._refused(attempt, node, replicas, required, consistency, at_coordinator):
                 return
@@ -116,6 +131,9 @@ class Coordinator:
 
     def replicate(self, node: Node, replicas: Sequence[Node], table: Table, change: Change, start_ns: int) -> list[int]:
         """Send a change to its replicas from the coordinator; the instants at which acknowledgements are back."""
+        paths = self._paths_of(node)
+        if paths is not None and len(replicas) == len(paths):
+            return self._replicate_undisturbed(paths, table, change, start_ns)
         acks = []
         name = node.name
         delay_ns = self._delay_ns
@@ -139,6 +157,49 @@ class Coordinator:
                     self._cluster.keep_hint(replica, node, table, change)
                 else:
                     acks.append(arrival + back_ns)
+            replica.receive(arrival, table, change)
+        return acks
+
+    def _paths_of(self, node: Node) -> list[_Path] | None:
+        """The ways from a coordinator to every node, itself first; None while a fault is on one of the links."""
+        version = self._network.version
+        if version != self._paths_version:
+            self._clear_paths.clear()
+            self._paths_version = version
+        if node not in self._clear_paths:
+            self._clear_paths[node] = self._find_paths(node)
+        return self._clear_paths[node]
+
+    def _find_paths(self, node: Node) -> list[_Path] | None:
+        own = (0,) * (1 << LATENCY_BITS)
+        paths = [_Path(node, own, own)]
+        for peer in self._cluster.nodes:
+            if peer is not node:
+                there_ns = self._network.clear_table_ns(node.name, peer.name)
+                back_ns = self._network.clear_table_ns(peer.name, node.name)
+                if there_ns is None or back_ns is None:
+                    return None
+                paths.append(_Path(peer, there_ns, back_ns))
+        return paths
+
+    def _replicate_undisturbed(self, paths: list[_Path], table: Table, change: Change, start_ns: int) -> list[int]:
+        """`replicate` where no link has a fault, written out: three of these for every row that is written.
+
+        One draw gives all three latencies of a replica: there, service, back.
+        """
+        acks = []
+        bits = self._bits
+        service_ns = self._service_ns
+        for replica, there_ns, back_ns in paths:
+            if not replica.is_up:
+                self._cluster.keep_hint(replica, paths[0].replica, table, change)
+                continue
+            drawn = bits(3 * LATENCY_BITS)
+            arrival = start_ns + there_ns[drawn & _LOWEST] + service_ns[drawn >> LATENCY_BITS & _LOWEST]
+            if replica.extra_ns and replica is not paths[0].replica:
+                arrival += replica.extra_ns
+                self._cluster.faults.count("node_slow")
+            acks.append(arrival + back_ns[drawn >> 2 * LATENCY_BITS])
             replica.receive(arrival, table, change)
         return acks
 

@@ -53,7 +53,7 @@ from sim.cassandra.plans import BatchPlan, InsertPlan, ModifyPlan, SelectPlan, e
 from sim.cassandra.reading import Page
 from sim.cassandra.storage import Change, Key, Together
 from sim.cassandra.types import PROTOCOL_VERSION
-from sim.clock import NS_PER_SECOND
+from sim.clock import NS_PER_SECOND, NS_PER_US
 from sim.escape import EscapedSimulationError
 from sim.hosts import Incarnation, WallClock
 
@@ -61,7 +61,11 @@ if TYPE_CHECKING:
     from sim.cassandra.cluster import CassandraCluster, Plan
 
 _NOT_SET: Any = object()
+_NO_KEYWORDS: dict[str, Any] = {}
 _SERIAL = (ConsistencyLevel.SERIAL, ConsistencyLevel.LOCAL_SERIAL)
+
+READ_EVERY_NS = 100 * NS_PER_US
+"""A client takes successful answers of writes in turns of so long."""
 
 Row = Any
 RowFactory = Callable[[Sequence[str], Sequence[tuple[Any, ...]]], Any]
@@ -206,6 +210,7 @@ class Session:
         self.execution_profiles: dict[Any, Any] = {}
         """Profiles by name. When there are any, they take the place of the session's defaults, as in the driver."""
         self._turn = 0
+        self._due: dict[int, list[tuple[Attempt, Node]]] = {}
         if keyspace is not None:
             self.set_keyspace(keyspace)
 
@@ -298,6 +303,37 @@ class Session:
                 ordered = [n for n in ordered if n in replicas] + [n for n in ordered if n not in replicas]
         return ordered
 
+    def expect(self, arrival_ns: int, attempt: Attempt, node: Node) -> None:
+        """The answer of a write that has succeeded will arrive: take it with others that arrive at about that time.
+
+        The driver's thread, too, takes what has come from all its connections in one go. It saves most of the events.
+        """
+        due_ns = arrival_ns + -arrival_ns % READ_EVERY_NS
+        answers = self._due.get(due_ns)
+        if answers is None:
+            self._due[due_ns] = [(attempt, node)]
+            self.server.clock.at(due_ns, self._read_answers, due_ns)
+        else:
+            answers.append((attempt, node))
+
+    def _read_answers(self, due_ns: int) -> None:
+        futures = []
+        for attempt, node in self._due.pop(due_ns):
+            future = attempt.future
+            if future.is_done or node.epoch != attempt.epoch:
+                attempt._arrive(node, _finish_plain, (None,))
+            else:
+                future.replicas = attempt.replicas
+                futures.append(future)
+        incarnation = self.incarnation
+        if incarnation is None:
+            _succeed_all(futures)
+        elif incarnation.alive:
+            incarnation.enter(_succeed_all, futures)
+        else:
+            for future in futures:
+                future._close()
+
     def shutdown(self) -> None:
         """Close. Requests under way still end."""
         self.is_shutdown = True
@@ -388,15 +424,7 @@ class Attempt:
             self._answer_after(node, done_ns, back_ns, _finish_plain, (None,), replicas)
         else:
             self.replicas = replicas
-            server.clock.at(arrival_ns, self._arrive_well, node)
-
-    def _arrive_well(self, node: Node) -> None:
-        future = self.future
-        if future.is_done or node.epoch != self.epoch:
-            self._arrive(node, _finish_plain, (None,))
-            return
-        future.replicas = self.replicas
-        future._enter(future._succeed, None)
+            session.expect(arrival_ns, self, node)
 
     def _arrive(self, node: Node, action: Callable[..., object], args: tuple[Any, ...]) -> None:
         future = self.future
@@ -414,6 +442,11 @@ class Attempt:
         self.replicas = replicas
         self.future.replicas = replicas
         self.future.deliver_page(page)
+
+
+def _succeed_all(futures: list[ResponseFuture]) -> None:
+    for future in futures:
+        future._succeed(None)
 
 
 def _finish_plain(attempt: Attempt, node: Node, error: Exception | None) -> None:
@@ -455,6 +488,8 @@ class ResponseFuture:
     epoch = 0
     replicas = 0
     is_done = False
+    _is_exact = False
+    """Whether every marker got a value of its very type: nothing is null or unset."""
     is_schema_agreed = True
     warnings = None
     custom_payload = None
@@ -481,7 +516,12 @@ class ResponseFuture:
             except ServerRefusal as refusal:
                 self._refusal = refusal
             else:
-                self.full = plan.binder.bind(parameters) + plan.constants
+                values = plan.binder.bind_exact(parameters)
+                if values is None:
+                    values = plan.binder.bind(parameters)
+                else:
+                    self._is_exact = True
+                self.full = values + plan.constants
                 self.plan = plan
             self._prepared = query
             self._parameters = parameters
@@ -499,7 +539,7 @@ class ResponseFuture:
             if self.consistency is None:
                 self.consistency = session.default_consistency_level
             self.timeout = session.default_timeout if timeout is _NOT_SET else timeout
-        if session.use_client_timestamp and getattr(self.plan, "timestamp_source", -1) < 0:
+        if session.use_client_timestamp and (self.plan is None or self.plan.timestamp_source < 0):
             # The driver always takes one; one that the statement overrides is never seen.
             self.timestamp = session.cluster.timestamp_generator()
         if paging_state is not None:
@@ -521,7 +561,7 @@ class ResponseFuture:
 
     def _start_clock(self) -> None:
         """Begin a request, or that for its next page: the client's time-out counts from here."""
-        now = self.session.server.clock.now
+        now = self.session.server.clock._now
         self.started_ns = now
         timeout = self.timeout
         self.deadline_ns = None if timeout is None else now + int(timeout * NS_PER_SECOND)
@@ -624,6 +664,10 @@ class ResponseFuture:
         errback_kwargs: dict[str, Any] | None = None,
     ) -> None:
         """Both."""
+        if not self.is_done:
+            self._callbacks.append((callback, callback_args, callback_kwargs or _NO_KEYWORDS))
+            self._errbacks.append((errback, errback_args, errback_kwargs or _NO_KEYWORDS))
+            return
         self.add_callback(callback, *callback_args, **(callback_kwargs or {}))
         self.add_errback(errback, *errback_args, **(errback_kwargs or {}))
 
@@ -756,7 +800,7 @@ class ResponseFuture:
                 plan.__class__ is InsertPlan
                 and plan.is_plain
                 and self.consistency not in _SERIAL
-                and UNSET_VALUE not in full
+                and (self._is_exact or UNSET_VALUE not in full)
             ):
                 arrival_ns = node.wall.now_ns() + request_ns
                 timestamp = plan.timestamp_of(full)
@@ -887,7 +931,10 @@ class ResponseFuture:
         self._record("ok")
         self._final_result = result
         for fn, args, kwargs in tuple(self._callbacks):
-            fn(result, *args, **kwargs)
+            if args or kwargs:
+                fn(result, *args, **kwargs)
+            else:
+                fn(result)
 
     def _fail(self, error: Exception) -> None:
         self._close()
@@ -947,12 +994,12 @@ class ResponseFuture:
         user, symbol, order = plan.trace_sources
         timestamp = ttl = -1
         if plan.__class__ is not SelectPlan:
-            place = plan.timestamp_source  # type: ignore[union-attr]
+            place = plan.timestamp_source
             timestamp = full[place] if place >= 0 else self.timestamp if self.timestamp is not None else -1
             place = plan.ttl_source  # type: ignore[union-attr]
             ttl = full[place] if place >= 0 else -1
         emit(
-            session.server.clock.now,
+            session.server.clock._now,
             session.client,
             plan.statement_id,
             plan.table.name,

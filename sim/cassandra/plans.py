@@ -755,6 +755,8 @@ class Output:
 class SelectPlan:
     """SELECT from one table."""
 
+    timestamp_source = -1
+
     def __init__(self, table: Table, statement: st.Select, markers: tuple[st.Marker, ...]) -> None:
         if statement.group_by:
             raise unsupported("GROUP BY")
