@@ -93,7 +93,7 @@ class Unsettleable(Exception):
 def resume_offset(progress: Progress | None, committed: int | None, beginning: int = 0) -> int:
     """Where to resume a partition whose log begins at `beginning`. Never beyond what the progress row covers.
 
-    What was settled and that retention has taken since is no loss; what was not is found missing by whoever reads there.
+    What retention took after it was settled is no loss; what it took before is found missing by whoever reads there.
     """
     if progress is None:
         return beginning
@@ -567,13 +567,18 @@ class Committer:
                 await self._consumer.commit(offsets)
             except KafkaError as error:
                 self._log.warning("offset commit failed; the rows are written", error=repr(error))
-                if isinstance(error, CommitFailedError):  # a rebalance is under way; the next owner repeats
-                    self._pending.clear()
-                    return
+                if isinstance(error, CommitFailedError):
+                    # A rebalance was under way. The next owner repeats these; what came since may have a new one: us.
+                    self._drop(offsets)
+                    continue
                 await asyncio.sleep(self._config.backoff.delay_s(attempt, self._randomness))
                 attempt += 1
             else:
                 attempt = 0
-                for partition, offset in offsets.items():
-                    if self._pending.get(partition) == offset:
-                        del self._pending[partition]
+                self._drop(offsets)
+
+    def _drop(self, offsets: dict[TopicPartition, int]) -> None:
+        """These are done with, but for partitions that have a newer one by now."""
+        for partition, offset in offsets.items():
+            if self._pending.get(partition) == offset:
+                del self._pending[partition]
