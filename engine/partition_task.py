@@ -233,8 +233,7 @@ class PartitionTask:
         outgoing: list[Outgoing] = []
         poison: CorruptRecordError | None = None
         for record in batch:
-            due = core.next_offset(record.topic)
-            if due is not None and record.offset < due:
+            if self._was_taken(core, record):
                 self._log.warning(
                     "input taken before", topic=record.topic, partition=record.partition, offset=record.offset
                 )
@@ -254,6 +253,11 @@ class PartitionTask:
             self._last_output_offset = self._offset_of_last_output(outgoing, delivered)
         if poison is not None:
             raise poison
+
+    def _was_taken(self, core: PartitionCore, record: "ConsumerRecord[bytes, bytes]") -> bool:
+        """Whether an output names this input, or one after it, already."""
+        due = core.next_offset(record.topic)
+        return due is not None and record.offset < due
 
     def _next_offsets(self, core: PartitionCore) -> dict[str, int]:
         """Where each input is to be read on, but for those that were never read."""
