@@ -19,6 +19,7 @@ from cassandra.query import SimpleStatement, tuple_factory
 
 from schema import tables
 from schema.topics import Topology
+from sim import defects
 from sim.clients import Clients
 from sim.deployment import Deployment
 from sim.faults.catalogue import OPTIONS
@@ -28,7 +29,7 @@ from sim.flows import FlowReport, Operation, load_flow, make_topology, synthetic
 from sim.hosts import RUN_STARTS_NS
 from sim.progress import Progress
 from sim.randomness import Randomness
-from sim.scenario import MILLISECOND_NS, SECOND_NS, SYNTHETIC, Scenario, ScenarioError
+from sim.scenario import MILLISECOND_NS, SECOND_NS, SYNTHETIC, Scenario
 from sim.world import World
 from traces.invariants import check
 from traces.manifest import Manifest, TopologyRecord, package_versions, with_verdicts
@@ -126,9 +127,11 @@ def run_scenario(scenario: Scenario, out: Path | None, progress: Progress) -> Ru
 
 
 def simulate(scenario: Scenario, progress: Progress) -> Simulated:
-    """Carry the scenario out; everything that happened is in the recorder."""
-    if scenario.defect:
-        raise ScenarioError(f"unknown defect {scenario.defect!r}; there are none yet")
+    """Carry the scenario out, with its defect in place; everything that happened is in the recorder.
+
+    Raises ScenarioError or FlowError for what cannot be run.
+    """
+    defect = defects.named(scenario.defect)
     randomness = Randomness(scenario.seed)
     topology, operations, report, duration_ns = _open_flow(scenario, randomness)
     recorder = Recorder()
@@ -137,7 +140,7 @@ def simulate(scenario: Scenario, progress: Progress) -> Simulated:
     # Drawn before the world is touched, so that a wrong fault name costs nothing.
     plan = draw_plan(scenario.faults, OPTIONS, deployment.layout, duration_ns, randomness)
     try:
-        with world.running():
+        with defects.applied(defect), world.running():
             run = _Run(scenario, world, deployment, progress)
             struck = run.carry_out(operations, plan, duration_ns)
     finally:
