@@ -421,7 +421,13 @@ class PartitionSettler:
             if link.sequence > settled.sequence:
                 settled = Progress(link.sequence, link.hash, next_offset)
         if next_offset != self._next_offset:
-            await self._record(batch, settled, next_offset)
+            await self._store.write(self._store.writes_of(batch))
+            self._log_written(batch)
+            if settled is not self._settled:
+                await self._store.write_progress(self.partition.topic, self.partition.partition, settled)
+                self._settled = settled
+            self._next_offset = next_offset
+            self._committer.add(self.partition, next_offset)
             self._log.debug(
                 "settled",
                 topic=self.partition.topic,
@@ -432,16 +438,6 @@ class PartitionSettler:
             )
         if bad is not None:
             raise bad
-
-    async def _record(self, batch: RowBatch, settled: Progress, next_offset: int) -> None:
-        """Rows, then progress, then offset: what is recorded as settled has rows that are acknowledged."""
-        await self._store.write(self._store.writes_of(batch))
-        self._log_written(batch)
-        if settled is not self._settled:
-            await self._store.write_progress(self.partition.topic, self.partition.partition, settled)
-            self._settled = settled
-        self._next_offset = next_offset
-        self._committer.add(self.partition, next_offset)
 
     def _read(self, record: Record, batch: RowBatch) -> Link:
         """Verify a record and put its rows into the batch. Raises Unsettleable."""
@@ -547,10 +543,18 @@ class Committer:
         self._pending.pop(partition, None)
 
     async def flush(self, deadline: float) -> None:
-        """Wait until nothing is pending, or until `deadline` (loop time)."""
+        """Wait until nothing is pending, or until `deadline` (loop time); then give up what is under way.
+
+        For when partitions are taken away. Left alone, the client would repeat a commit whose answer was lost under its
+        next generation, and take back what the next owner has committed meanwhile.
+        """
         task = self._task
-        if task is not None and not task.done():
-            await asyncio.wait([task], timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+        if task is None or task.done():
+            return
+        await asyncio.wait([task], timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
 
     def stop(self) -> None:
         """Give up what is pending."""
@@ -567,7 +571,7 @@ class Committer:
                 self._pending.clear()
                 return
             try:
-                # Not bounded: the client repeats by itself, and a commit that is cancelled goes on behind its back.
+                # Bounded by the release of the partitions only: the client repeats by itself.
                 await self._consumer.commit(offsets)
             except KafkaError as error:
                 self._log.warning("offset commit failed; the rows are written", error=repr(error))

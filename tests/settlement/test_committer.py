@@ -110,3 +110,21 @@ def test_a_partition_that_was_taken_away_is_not_committed(log, randomness):
         return [asked for asked, _ in group.asked]
 
     assert asyncio.run(scenario()) == [{OTHER: 7}]
+
+
+def test_a_commit_that_outlives_the_release_of_its_partition_is_not_repeated_by_the_client(log, randomness):
+    async def scenario():
+        group = Group(ONE)
+        offsets = committer(group, log, randomness)
+        offsets.add(ONE, 5)
+        await settle()
+        await offsets.flush(asyncio.get_running_loop().time() + 0.001)
+        offsets.forget(ONE)
+        assert group.asked[0][1].cancelled()
+        # The partition comes back: its offsets wait for nothing that happened before.
+        offsets.add(ONE, 9)
+        await settle()
+        group.asked[1][1].set_result(None)
+        return [asked for asked, _ in group.asked]
+
+    assert asyncio.run(scenario()) == [{ONE: 5}, {ONE: 9}]
