@@ -191,6 +191,7 @@ class Gateway:
         self._producer_broken: asyncio.Event = asyncio.Event()
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
+        self._is_ready = False
         self._is_stopping = False
 
     # -- life
@@ -250,7 +251,7 @@ class Gateway:
         """
         try:
             parsed = client_request if isinstance(client_request, ClientRequest) else parse(client_request)
-            if self._is_stopping or self._producer is None or self._order_ids is None:
+            if self._is_stopping or not self._is_ready or self._producer is None or self._order_ids is None:
                 return _not_sent("this gateway cannot take requests at the moment")
             if self._outstanding >= self._config.outstanding_max:
                 return _not_sent("this gateway has too many requests under way")
@@ -388,6 +389,8 @@ class Gateway:
                 await self._back_off(failures)
                 failures += 1
             else:
+                # Only now: an answer that came before the reader had its place would be missed.
+                self._is_ready = True
                 self._log.info("gateway ready", gateway=self.name, session=self._order_ids.session)
                 return
 

@@ -25,11 +25,10 @@ import msgspec
 
 from schema.codes import OrderType, Side, TimeInForce
 from schema.events import AnyRequest, CancelOrder, Deposit, PlaceOrder, ReduceOrder, ReplaceOrder, Withdraw
-from schema.identifiers import INT64_MAX, OrderId, UserId
+from schema.identifiers import INT64_MAX, MAX_REQUEST_ID_BYTES, OrderId, UserId
 from schema.symbols import Asset, Symbol, SymbolError, SymbolTable, amount_atoms
 
 MAX_REQUEST_BYTES: Final = 8_192
-MAX_ID_CHARACTERS: Final = 128
 
 SideName = Literal["buy", "sell"]
 OrderTypeName = Literal["limit", "market"]
@@ -231,9 +230,9 @@ def _decimal(text: str, field: str) -> str:
 
 def _request_id(request: AnyClientRequest) -> str:
     text = request.request_id
-    if len(text) > MAX_ID_CHARACTERS or not _PRINTABLE_ID.match(text):
+    if len(text) > MAX_REQUEST_ID_BYTES or not _PRINTABLE_ID.match(text):
         field = "client_order_id" if isinstance(request, PlaceRequest) else "request_id"
-        raise RequestError(f"{field} must be 1 to {MAX_ID_CHARACTERS} printable ASCII characters without blanks")
+        raise RequestError(f"{field} must be 1 to {MAX_REQUEST_ID_BYTES} printable ASCII characters without blanks")
     return text
 
 

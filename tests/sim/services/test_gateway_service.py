@@ -1,5 +1,6 @@
 """The gateway on the simulated Kafka: every request gets one answer, and "unknown" when nobody can know."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from sim.clock import NS_PER_MS
 from sim.hosts import Incarnation
 from sim.kafka import SimKafkaClients
 from tests.settlement.events_for_tests import small_topology
-from tests.sim.services.settled_world import SettledWorld
+from tests.sim.services.settled_world import RecordedLog, SettledWorld
 
 USER = 7
 PLACE = {
@@ -305,3 +306,26 @@ def test_slow_link_to_the_answers_does_not_mix_up_who_asked(world: SettledWorld)
     answers = submit(world, *requests, seconds=10)
     assert {answer.outcome for answer in answers} == {"accepted"}
     assert len({answer.order_id for answer in answers}) == 29
+
+
+def test_gateway_takes_no_request_before_it_knows_from_where_to_read_the_answers(world: SettledWorld) -> None:
+    seen = balance_core(world)
+    world.kafka.faults.no_leader(ORDER_RESPONSES, 0, world.clock.now + 5_000 * NS_PER_MS)
+    told: list[ClientAnswer] = []
+
+    async def main(incarnation: Incarnation) -> None:
+        clients = SimKafkaClients(world.kafka, incarnation)
+        queries = (await world.store(incarnation)).queries
+        log = RecordedLog(world.lines, incarnation)
+        gateway = Gateway("early", world.topology, clients, queries, incarnation.host.wall, log)
+        starting = incarnation.loop.create_task(gateway.start())
+        while not starting.done():
+            told.append(await gateway.submit(DEPOSIT))
+            await asyncio.sleep(0.2)
+        told.append(await gateway.submit(DEPOSIT | {"request_id": "d-2"}))
+        await gateway.stop()
+
+    world.run(main)
+    assert [answer.outcome for answer in told[:-1]] == ["unknown"] * (len(told) - 1)
+    assert all("not sent" in answer.message for answer in told[:-1])
+    assert [request.request_id for request in seen] == ["d-2"]
