@@ -19,8 +19,8 @@ ADD: Final = 0
 CANCEL: Final = 1
 REDUCE: Final = 2
 MOVE: Final = 3
-Message = tuple[int, int, int, int, int]
-"""Kind, order id, side, price, quantity."""
+Message = tuple[int, OrderId, int, int, int]
+"""Kind, order id, side, price, quantity. Ids have their type already, as decoded ones have: giving it is a call."""
 
 _BUY, _SELL = int(Side.BUY), int(Side.SELL)
 _LIMIT, _GTC = int(OrderType.LIMIT), int(TimeInForce.GTC)
@@ -33,7 +33,7 @@ class _Flow:
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
         self.messages: list[Message] = []
-        self._open: list[tuple[int, int, int, int]] = []
+        self._open: list[tuple[OrderId, int, int, int]] = []
         self._last_id = 0
 
     @property
@@ -43,9 +43,10 @@ class _Flow:
     def add(self, side: int, distance: int, quantity: int) -> None:
         """An order `distance` ticks behind the middle, before it if negative."""
         self._last_id += 1
+        order_id = OrderId(self._last_id)
         price = _MIDDLE - distance if side == _BUY else _MIDDLE + distance
-        self.messages.append((ADD, self._last_id, side, price, quantity))
-        self._open.append((self._last_id, side, price, quantity))
+        self.messages.append((ADD, order_id, side, price, quantity))
+        self._open.append((order_id, side, price, quantity))
 
     def cancel(self) -> None:
         order_id, side, price, quantity = self._take()
@@ -63,7 +64,7 @@ class _Flow:
         self.messages.append((MOVE, order_id, side, price, quantity))
         self._open.append((order_id, side, price, quantity))
 
-    def _take(self) -> tuple[int, int, int, int]:
+    def _take(self) -> tuple[OrderId, int, int, int]:
         """Take out an open order, recent ones more often: most cancels come soon after the add."""
         count = len(self._open)
         place = count - 1 - min(int(self.random.expovariate(1 / 200)), count - 1)
@@ -153,8 +154,7 @@ def feed_book(messages: list[Message]) -> OrderBook:
     book = OrderBook()
     orders, sides, makers = book.orders, book.sides, book.makers
     user_id, symbol_id = UserId(1), SymbolId(1)
-    for kind, number, side, price, quantity in messages:
-        order_id = OrderId(number)
+    for kind, order_id, side, price, quantity in messages:
         if kind == CANCEL:
             if (order := orders.get(order_id)) is not None:
                 sides[side].remove(order)

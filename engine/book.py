@@ -4,7 +4,8 @@ The book knows prices, arrival and nothing else: it does not match, it is asked 
 in plain Python:
 
 * A level is a queue of orders in arrival order. An order that leaves is only marked (`has_left`); its dead place is
-passed by when it comes to the front, and dropped when half of the queue are such places. So leaving costs no search.
+  passed by when it comes to the front, and dropped when half of the queue are such places. So leaving costs no search.
+  The first order at a price is its own level until a second one comes: in a deep book most orders stay alone.
 * A side finds its best level by a heap of keys, where the smaller key is the better price: the price itself for sells,
   its negative for buys. An emptied level stays, to be filled again, until it comes to the top of the heap, or until
   half of the levels are empty. So a price that flickers costs nothing, and memory stays linear in the live orders.
@@ -14,7 +15,7 @@ passed by when it comes to the front, and dropped when half of the queue are suc
 
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
-from typing import Final
+from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 
@@ -50,16 +51,27 @@ class Order(msgspec.Struct, gc=False, array_like=True):
     client_order_id: str
     has_left: bool = False
 
+    @property
+    def live(self) -> bool:
+        """Whether it has not left; read of an order that is its own level as of any other level."""
+        return not self.has_left
 
-class _Level(list[Order]):
+
+@final
+class _Level(msgspec.Struct, gc=False):
     """All orders of one side at one price in order of arrival, dead places included; before `head` all are dead.
 
-    `live` counts the others. Both are set by whoever makes a level: a constructor would cost as much as the rest of it.
+    `live` counts the others; `has_left` says that there are none.
     """
 
-    __slots__ = ("head", "live")
-    head: int
+    queue: list[Order]
     live: int
+    head: int = 0
+    has_left: bool = False
+
+    def __len__(self) -> int:
+        """How many places there are, dead ones included."""
+        return len(self.queue)
 
 
 class BookSide:
@@ -71,8 +83,9 @@ class BookSide:
         # A price times the sign is its key: the smaller key is the better price for whoever meets this side.
         self.sign = 1 if side == Side.SELL else -1
         self._orders = orders
-        self._levels: dict[int, _Level] = {}
-        # The keys of `_levels`, each once.
+        # By price, not by key: most messages come by here and few look for the best.
+        self._levels: dict[int, Order | _Level] = {}
+        # The keys of all levels, each once.
         self._heap: list[int] = []
         self._empty_levels = 0
 
@@ -82,48 +95,64 @@ class BookSide:
         Its id must not be in `orders`, and an order that left the book never comes back: its old place may still stand.
         """
         self._orders[order.order_id] = order
-        key = order.price * self.sign
-        level = self._levels.get(key)
+        price = order.price
+        level = self._levels.get(price)
         if level is None:
-            level = self._levels[key] = _Level((order,))
-            level.head = 0
-            level.live = 1
-            heappush(self._heap, key)
-            return
-        if not level.live:
+            self._levels[price] = order
+            heappush(self._heap, price * self.sign)
+        elif type(level) is _Level:
+            level.queue.append(order)
+            live = level.live
+            level.live = live + 1
+            if not live:
+                level.has_left = False
+                self._empty_levels -= 1
+        elif level.has_left:
+            self._levels[price] = order
             self._empty_levels -= 1
-        level.append(order)
-        level.live += 1
+        else:
+            self._levels[price] = _Level([level, order], 2)
 
     def remove(self, order: Order) -> None:
         """Take a resting order out, wherever it stands. Raises KeyError when it does not rest."""
         del self._orders[order.order_id]
         order.has_left = True
-        level = self._levels[order.price * self.sign]
-        level.live = live = level.live - 1
-        if not live:
-            level.clear()
+        level = self._levels[order.price]
+        # Not asked for its type, because that takes three times as long.
+        if level is not order:
+            if TYPE_CHECKING:
+                assert isinstance(level, _Level)
+            level.live = live = level.live - 1
+            if live:
+                if len(level.queue) > 2 * live + _SLACK:
+                    level.queue = [each for each in level.queue if not each.has_left]
+                    level.head = 0
+                return
+            level.queue.clear()
             level.head = 0
-            self._empty_levels += 1
-            if self._empty_levels > _SLACK and 2 * self._empty_levels > len(self._levels):
-                self._drop_empty_levels()
-        elif len(level) > 2 * live + _SLACK:
-            level[:] = [each for each in level if not each.has_left]
-            level.head = 0
+            level.has_left = True
+        self._empty_levels = empty = self._empty_levels + 1
+        if empty > _SLACK and 2 * empty > len(self._levels):
+            self._drop_empty_levels()
 
     def first(self, limit: int = NO_LIMIT) -> Order | None:
         """The order with the highest priority, None when there is none with a key up to `limit`."""
         heap = self._heap
         while heap and heap[0] <= limit:
-            level = self._levels[heap[0]]
-            if level.live:
-                order = level[level.head]
+            price = heap[0] * self.sign
+            level = self._levels[price]
+            if level.has_left:
+                del self._levels[price]
+                heappop(heap)
+                self._empty_levels -= 1
+            elif type(level) is _Level:
+                order = level.queue[level.head]
                 while order.has_left:
                     level.head += 1
-                    order = level[level.head]
+                    order = level.queue[level.head]
                 return order
-            del self._levels[heappop(heap)]
-            self._empty_levels -= 1
+            else:
+                return level
         return None
 
     def within(self, limit: int = NO_LIMIT) -> Iterator[Order]:
@@ -138,15 +167,16 @@ class BookSide:
             key, place = heappop(frontier)
             if key > limit:
                 return
-            for order in self._levels[key]:
+            level = self._levels[key * self.sign]
+            for order in level.queue if isinstance(level, _Level) else (level,):
                 if not order.has_left:
                     yield order
             for child in range(2 * place + 1, min(2 * place + 3, len(heap))):
                 heappush(frontier, (heap[child], child))
 
     def _drop_empty_levels(self) -> None:
-        self._levels = {key: level for key, level in self._levels.items() if level.live}
-        self._heap = list(self._levels)
+        self._levels = {price: level for price, level in self._levels.items() if not level.has_left}
+        self._heap = [price * self.sign for price in self._levels]
         heapify(self._heap)
         self._empty_levels = 0
 
