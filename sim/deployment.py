@@ -25,7 +25,6 @@ from settlement.retries import Backoff
 from settlement.service import SettlementService
 from settlement.store import Store
 from sim.cassandra.cluster import CassandraCluster
-from sim.clients import Front
 from sim.faults.plan import Layout
 from sim.gateway_front import GatewayFront
 from sim.hosts import Host, Incarnation
@@ -50,7 +49,7 @@ class GatewayHost:
     """A gateway's host as clients see it: its name, its life now, and what serves there (None while nothing does)."""
 
     host: Host
-    front: Front | None = None
+    front: GatewayFront | None = None
 
     @property
     def name(self) -> str:
@@ -184,6 +183,11 @@ class Deployment:
         """The transactional ids of a service, one a partition; none for a service without transactions."""
         counts = {UBSCORE: self.topology.user_partitions, MATCHING: self.topology.symbol_partitions}
         return tuple(f"{service}-{number}" for number in range(counts.get(service, 0)))
+
+    @property
+    def all_transactional_ids(self) -> tuple[str, ...]:
+        """The transactional ids of all services."""
+        return self.transactional_ids(UBSCORE) + self.transactional_ids(MATCHING)
 
     # -- the supervisor
 

@@ -29,6 +29,11 @@ class GatewayFront:
         self.gateway = gateway
         self._symbols = topology.symbols
 
+    @property
+    def outstanding(self) -> int:
+        """How many requests wait for their answer there."""
+        return self.gateway.outstanding
+
     async def submit(self, operation: Operation, order_id: int) -> ClientAnswer:
         """Hand a request in, as the text that the client sends."""
         if operation.kind == RAW:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from schema.topics import BALANCE_EVENTS, ENGINE_OUTPUTS, FUND_UPDATES, ORDER_REQUESTS, VALIDATED_ORDERS
-from sim.deployment import Deployment
+from sim.deployment import GATEWAY, SETTLEMENT, Deployment
 from sim.faults.plan import FaultOptions, Layout, Span, Strike
 from sim.kafka.faults import FLIPPED, GARBAGE
 from sim.randomness import Stream
@@ -91,6 +91,25 @@ def _any_topic(stream: Stream, _layout: Layout) -> str:
 def _ends(target: str) -> tuple[str, str]:
     source, _, sink = target.partition("->")
     return source, sink
+
+
+# -- when it hurts most
+
+
+IN_A_TRANSACTION: Final = "in a transaction of the service, or while its commit is carried out"
+AT_WORK: Final = "in a transaction, between writing rows and committing offsets, or with requests unanswered"
+
+
+def is_moment(world: Deployment, strike: Strike) -> bool:
+    """Whether the moment of an aimed strike is now: the service that it aims at is in the middle of something."""
+    host = world.hosts.get(strike.target)
+    service = host.service if host is not None else strike.target
+    if service == SETTLEMENT:
+        return world.cassandra.operations_open > 0
+    if service == GATEWAY:
+        front = world.gateways[strike.target].front
+        return front is not None and front.outstanding > 0
+    return any(map(world.kafka.transactions.is_open, world.transactional_ids(service) or world.all_transactional_ids))
 
 
 # -- links
@@ -181,6 +200,7 @@ def _lost_answers(world: Deployment, strike: Strike) -> Undo:
         _any_broker,
         strikes_per_minute=Span(1, 6),
         duration_ms=Span(300, 8_000),
+        moment=IN_A_TRANSACTION,
     )
 )
 def _broker_crash(world: Deployment, strike: Strike) -> Undo:
@@ -199,6 +219,7 @@ def _broker_crash(world: Deployment, strike: Strike) -> Undo:
         duration_ms=Span(0, 0),
         strength=Span(0, 7),
         strength_meaning="partition, modulo the topic's number of them",
+        moment=IN_A_TRANSACTION,
     )
 )
 def _leader_change(world: Deployment, strike: Strike) -> None:
@@ -230,6 +251,7 @@ def _no_leader(world: Deployment, strike: Strike) -> None:
         _any_group,
         strikes_per_minute=Span(2, 12),
         duration_ms=Span(0, 0),
+        moment=AT_WORK,
     )
 )
 def _rebalance(world: Deployment, strike: Strike) -> None:
@@ -244,6 +266,7 @@ def _rebalance(world: Deployment, strike: Strike) -> None:
         _any_group,
         strikes_per_minute=Span(1, 6),
         duration_ms=Span(0, 0),
+        moment=AT_WORK,
     )
 )
 def _member_eviction(world: Deployment, strike: Strike) -> None:
@@ -297,6 +320,7 @@ def _redelivery(world: Deployment, strike: Strike) -> Undo:
         _any_group,
         strikes_per_minute=Span(2, 10),
         duration_ms=Span(0, 0),
+        moment=IN_A_TRANSACTION,
     )
 )
 def _coordinator_change(world: Deployment, strike: Strike) -> None:
@@ -313,6 +337,7 @@ def _coordinator_change(world: Deployment, strike: Strike) -> None:
         _host_of(*TRANSACTIONAL_SERVICES),
         strikes_per_minute=Span(2, 8),
         duration_ms=Span(0, 0),
+        moment=IN_A_TRANSACTION,
     )
 )
 def _transaction_timeout(world: Deployment, strike: Strike) -> None:
@@ -450,6 +475,7 @@ _operation_fault("overload", ("overload",), "the coordinator sheds load", "every
         _any_host,
         strikes_per_minute=Span(3, 20),
         duration_ms=Span(50, 6_000),
+        moment=AT_WORK,
     )
 )
 def _crash(world: Deployment, strike: Strike) -> Undo:
@@ -495,6 +521,7 @@ def _crash_loop(world: Deployment, strike: Strike) -> Undo:
         _any_host,
         strikes_per_minute=Span(2, 10),
         duration_ms=Span(100, 8_000),
+        moment=AT_WORK,
     )
 )
 def _stop_restart(world: Deployment, strike: Strike) -> Undo:
@@ -510,6 +537,7 @@ def _stop_restart(world: Deployment, strike: Strike) -> Undo:
         _any_host,
         strikes_per_minute=Span(2, 10),
         duration_ms=Span(100, 14_000),
+        moment=AT_WORK,
     )
 )
 def _pause(world: Deployment, strike: Strike) -> Undo:

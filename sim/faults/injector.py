@@ -2,10 +2,17 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Final
 
 from sim.deployment import Deployment
-from sim.faults.catalogue import BEGIN, Undo
+from sim.faults.catalogue import BEGIN, Undo, is_moment
 from sim.faults.plan import Strike
+from sim.scenario import SECOND_NS
+
+AIM_NS: Final = SECOND_NS
+"""How long an aimed strike waits for its moment; then it strikes all the same."""
+LOOK_NS: Final = 150_000
+"""How often it looks. A transaction takes a few milliseconds, a write to Cassandra about one."""
 
 
 class Injector:
@@ -27,8 +34,11 @@ class Injector:
         for number in list(self._open):
             self._end(number)
 
-    def _begin(self, number: int, strike: Strike) -> None:
+    def _begin(self, number: int, strike: Strike, waited_ns: int = 0) -> None:
         if self._is_healed:
+            return
+        if strike.is_aimed and waited_ns < AIM_NS and not is_moment(self._world, strike):
+            self._world.clock.after(LOOK_NS, self._begin, number, strike, waited_ns + LOOK_NS)
             return
         self.struck[strike.fault] += 1
         self._record(strike, "start")

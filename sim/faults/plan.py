@@ -14,6 +14,8 @@ from sim.scenario import MILLISECOND_NS, NO_FAULTS, SWARM, ScenarioError
 MINUTE_NS: Final = 60_000 * MILLISECOND_NS
 MIX_PPM: Final = (150_000, 300_000, 500_000, 800_000)
 """How likely each fault is to take part in a seed's swarm; the seed draws one of these first."""
+AIMED_PPM: Final = 750_000
+"""How many strikes of a fault that has a moment wait for it."""
 CALM_PPM: Final = 60_000
 """Seeds in which nothing is broken at all: what fails there needs no fault."""
 
@@ -56,10 +58,16 @@ class Strike:
     """A host, a broker, a replica, a group, or "a->b" for one direction of a link ("*" stands for any node)."""
     strength: int
     """In the unit that the fault's parameters name."""
+    is_aimed: bool = False
+    """Whether it waits, from `at_ns` on, for the moment that the fault's options name."""
 
     def describe(self) -> str:
         strength = f", strength {self.strength}" if self.strength else ""
-        return f"{self.fault} on {self.target} at {self.at_ns / 1e9:.3f} s for {self.duration_ns / 1e9:.3f} s{strength}"
+        aimed = ", aimed" if self.is_aimed else ""
+        return (
+            f"{self.fault} on {self.target} at {self.at_ns / 1e9:.3f} s for {self.duration_ns / 1e9:.3f} s"
+            f"{strength}{aimed}"
+        )
 
 
 Aim = Callable[[Stream, Layout], str]
@@ -83,6 +91,8 @@ class FaultOptions:
     strength: Span = Span(0, 0)
     strength_meaning: str = ""
     """Unit and meaning of the strength; empty when there is none."""
+    moment: str = ""
+    """The moment that hurts most, in words: three of four strikes wait for it. Empty when there is none to wait for."""
     breaks_assumption: bool = False
     """Whether it breaks something the design rests on; such a fault never takes part in a swarm."""
 
@@ -105,6 +115,7 @@ def draw_plan(
                     duration_ns=option.duration_ms.draw(stream) * MILLISECOND_NS + stream.below(MILLISECOND_NS),
                     target=option.aim(stream, layout),
                     strength=option.strength.draw(stream),
+                    is_aimed=stream.chance_ppm(AIMED_PPM) and bool(option.moment),
                 )
             )
     # A stable sort on time alone: strikes of one instant stay in the order of the catalogue.
