@@ -67,14 +67,6 @@ def arrow_schema(kind: str) -> pa.Schema:
     return pa.schema([pa.field(name, arrow_type(name, type_)) for name, type_ in columns_of(kind)])
 
 
-class _Numbers(dict[object, int]):
-    """The numbers of a column's texts, in the order in which they first occurred."""
-
-    def __missing__(self, text: object) -> int:
-        self[text] = number = len(self)
-        return number
-
-
 _PACKED: Final = {"int": ("q", "<i8"), "bool": ("B", "u1"), "text": ("i", "<i4")}
 """How a row holds a value, in the words of `struct` and of numpy: little-endian on every machine."""
 
@@ -88,7 +80,7 @@ class _Kind:
         self.schema = arrow_schema(name)
         self.packed: list[bytes] = []
         self.beside: dict[str, list[object]] = {}
-        self.numbers: dict[str, _Numbers] = {}
+        self.numbers: dict[str, dict[str, int]] = {}
         self.refused: list[tuple[object, ...]] = []
         self.chunks: list[pa.RecordBatch] = []
         self.rows_in_chunks = 0
@@ -96,18 +88,33 @@ class _Kind:
         widths: list[tuple[str, str]] = []
         for column, type_ in self.columns:
             if pa.types.is_dictionary(self.schema.field(column).type):
-                self.numbers[column] = _Numbers()
+                self.numbers[column] = {}
                 widths.append((column, "text"))
             elif type_ in _PACKED:
                 widths.append((column, type_))
             else:
                 self.beside[column] = []
+        # The place in the run is drawn last: a text that has no number yet must not use one up.
+        widths = [*widths[1:], widths[0]]
         self.pack = struct.Struct("<" + "".join(_PACKED[width][0] for _, width in widths)).pack
         self.row_type = np.dtype([(column, _PACKED[width][1]) for column, width in widths])
 
     @property
     def rows(self) -> int:
         return self.rows_in_chunks + len(self.packed)
+
+    def admit(self, row: tuple[object, ...]) -> bool:
+        """Number the texts of a row that have no number yet; False when there is a value that can never be packed."""
+        for (column, _), value in zip(self.columns[1:], row, strict=True):
+            numbers = self.numbers.get(column)
+            if numbers is not None:
+                if not isinstance(value, str):
+                    break
+                numbers.setdefault(value, len(numbers))
+        else:
+            return True
+        self.refused.append(row)
+        return False
 
     def batch(self, total: xxh3_128 | None = None) -> pa.RecordBatch:
         """The rows that are in no chunk yet as Arrow columns; they are added to the digest `total`.
@@ -236,12 +243,13 @@ class Recorder:
 def _generate_emitter(state: _Kind, next_seq: Callable[[], int], flush: Callable[[], None]) -> Emit:
     """A function with the kind's own parameters: a wrong number of values fails where it is emitted, not later."""
     names = [name for name, _ in state.columns if name != "seq"]
-    packed = ["next_seq()"]
+    packed = []
     scope: dict[str, object] = {
         "append": state.packed.append,
         "pack": state.pack,
         "next_seq": next_seq,
         "packed": state.packed,
+        "admit": state.admit,
         "refuse": state.refused.append,
         "refusals": (struct.error, TypeError),
         "flush": flush,
@@ -259,13 +267,15 @@ def _generate_emitter(state: _Kind, next_seq: Callable[[], int], flush: Callable
             packed.append(f"1 if {name} is True else 0 if {name} is False else None")
         else:
             packed.append(name)
+    parameters = ", ".join(names)
     source = (
-        f"def emit({', '.join(names)}):\n"
+        f"def emit({parameters}):\n"
         "    try:\n"
-        f"        append(pack({', '.join(packed)}))\n"
+        f"        append(pack({', '.join(packed)}, next_seq()))\n"
+        "    except KeyError:\n"
+        f"        return emit({parameters}) if admit(({parameters},)) else None\n"
         "    except refusals:\n"
-        f"        refuse(({', '.join(names)}))\n"
-        "        return\n"
+        f"        return refuse(({parameters},))\n"
         f"{beside}"
         f"    if len(packed) >= {CHUNK_ROWS}:\n"
         "        flush()\n"
