@@ -218,7 +218,7 @@ class Clients:
 
     def start(self) -> None:
         """Begin the flow now."""
-        self._started_ns = self._clock.now
+        self._started_ns = self._clock._now
         self._next = next(self._operations, None)
         self._pump()
 
@@ -388,7 +388,7 @@ class Clients:
         call.open_attempts += 1
         self._open_attempts += 1
         self.counts[ATTEMPTS] += 1
-        now = self._clock.now
+        now = self._clock._now
         attempt = _Attempt(call, call.named.attempts, access, now + self.options.answer_timeout_ns)
         if operation.kind != READ:
             self._record_request(
@@ -418,7 +418,7 @@ class Clients:
     def _look_at_deadlines(self) -> None:
         """Give up on attempts whose time is over."""
         deadlines = self._deadlines
-        now = self._clock.now
+        now = self._clock._now
         while deadlines:
             attempt = deadlines[0]
             if attempt.is_open and attempt.deadline_ns > now:
@@ -436,7 +436,7 @@ class Clients:
         if operation.kind == READ:
             return
         self._record_answer(
-            self._clock.now,
+            self._clock._now,
             attempt.access.name,
             operation.user_id,
             operation.request_id,
@@ -508,7 +508,7 @@ class Clients:
     async def _serve_read(self, incarnation: Incarnation, front: Front, attempt: _Attempt) -> None:
         call = attempt.call
         operation = call.operation
-        asked_ns = self._clock.now
+        asked_ns = self._clock._now
         outcome = "ok"
         rows: Sequence[object] = ()
         try:
@@ -526,7 +526,7 @@ class Clients:
         operation = call.operation
         self._read_ids += 1
         read_id = self._read_ids
-        now = self._clock.now
+        now = self._clock._now
         host = attempt.access.name
         self._record_read(
             now,
@@ -573,7 +573,7 @@ class Clients:
         call = attempt.call
         operation = call.operation
         self._record_answer(
-            self._clock.now,
+            self._clock._now,
             attempt.access.name,
             operation.user_id,
             operation.request_id,

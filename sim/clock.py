@@ -216,35 +216,43 @@ class Clock(simpy.Environment):
     def _drive(self, limit_ns: int) -> None:
         """The hot loop: take events off the heap until it is empty or the next one is later than `limit_ns`."""
         queue = self._queue
+        pop = heappop
         step = super().step
         self._driven = True
         try:
             while queue:
-                entry = queue[0]
-                when = entry[0]
+                entry = pop(queue)
+                when, _, _, timer = entry
                 if when > limit_ns:
+                    heappush(queue, entry)
                     return
-                timer = entry[3]
-                if isinstance(timer, Timer):
-                    heappop(queue)
-                    if timer._callback is None:
+                kind = timer.__class__
+                if kind is Timer:
+                    # Timer._fire, written out: most events of a run come this way.
+                    callback = timer._callback  # type: ignore[attr-defined]
+                    if callback is None:
                         # Cancelled: time does not move for it, so that nobody can see whether the heap was swept.
                         self._cancelled -= 1
                         continue
                     self._now = when
+                    args = timer._args  # type: ignore[attr-defined]
+                    timer._queued = False  # type: ignore[attr-defined]
+                    timer._callback = None  # type: ignore[attr-defined]
+                    timer._args = ()  # type: ignore[attr-defined]
+                    callback(*args)
+                    if timer._waiters is not None:  # type: ignore[attr-defined]
+                        self._resume_waiters(timer)  # type: ignore[arg-type]
+                elif isinstance(timer, Timer):
+                    if timer._callback is None:
+                        self._cancelled -= 1
+                        continue
+                    self._now = when
                     timer._queued = False
-                    if timer.__class__ is Timer:
-                        # Timer._fire, written out: most events of a run come this way.
-                        callback = timer._callback
-                        args = timer._args
-                        timer._callback = None
-                        timer._args = ()
-                        callback(*args)
-                    else:
-                        timer._fire()
+                    timer._fire()
                     if timer._waiters is not None:
                         self._resume_waiters(timer)
                 else:
+                    heappush(queue, entry)
                     step()
         finally:
             self._returned()

@@ -46,8 +46,10 @@ class WallClock:
 
     def now_ns(self) -> int:
         """Nanoseconds since 1970-01-01T00:00:00Z, as this host believes."""
-        elapsed_ns = self._clock.now - self._since_ns
-        return self._base_ns + elapsed_ns + elapsed_ns * self.drift_ppb // PPB
+        elapsed_ns = self._clock._now - self._since_ns
+        if self.drift_ppb:
+            return self._base_ns + elapsed_ns + elapsed_ns * self.drift_ppb // PPB
+        return self._base_ns + elapsed_ns
 
     @property
     def offset_ns(self) -> int:

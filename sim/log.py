@@ -55,7 +55,7 @@ class SimLog:
         if not self._incarnation.alive:
             return
         self._alarm(
-            self._clock.now,
+            self._clock._now,
             self._host,
             self._service,
             event,
@@ -70,7 +70,7 @@ class SimLog:
             return
         order_id = _integer(fields.pop("order_id", 0), 0)
         text = _encoder.encode(fields).decode() if fields else "{}"
-        self._line(self._clock.now, self._host, self._service, level, event, order_id, text)
+        self._line(self._clock._now, self._host, self._service, level, event, order_id, text)
 
 
 def _integer(value: object, otherwise: int) -> int:

@@ -225,7 +225,7 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def time(self) -> float:
         """Seconds since the start of the run: monotonic, whatever happens to the host's wall clock."""
-        return self._clock.now / NS_PER_SECOND
+        return self._clock._now / NS_PER_SECOND
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:  # type: ignore[override]
         """Run `callback(*args)` in the next round."""
@@ -254,7 +254,9 @@ class SimLoop(asyncio.AbstractEventLoop):
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> LoopTimer:
         """Run `callback(*args)` at the loop's time `when`, in seconds; at once when it has passed."""
-        return LoopTimer(self, max(round(when * NS_PER_SECOND), self._clock.now), callback, args, context)
+        when_ns = round(when * NS_PER_SECOND)
+        now = self._clock._now
+        return LoopTimer(self, when_ns if when_ns > now else now, callback, args, context)
 
     # -- futures and tasks
 
@@ -562,9 +564,9 @@ class SimLoop(asyncio.AbstractEventLoop):
         """The clock runs the loop."""
         raise NotImplementedError("run the clock instead; it runs all loops")
 
-    def get_debug(self) -> bool:
-        """Always off: asyncio's debug mode looks at the real clock."""
-        return False
+    get_debug = bool
+    """Always off: asyncio's debug mode looks at the real clock. `bool()` is False, and is called once per future: what
+    is written in C for it costs a fraction of a method."""
 
     def set_debug(self, enabled: bool) -> None:
         """Ignored, see `get_debug`."""

@@ -113,7 +113,7 @@ class Coordinator:
         self._writes += 1
         if self._writes % CATCH_UP_EVERY == 0:
             for replica in cluster.nodes:
-                replica.catch_up(self._clock.now)
+                replica.catch_up(self._clock._now)
         acks = self.replicate(node, replicas, table, change, at_coordinator)
         if consistency == ConsistencyLevel.ANY and not acks:
             attempt.answer(node, at_coordinator, None, 0)  # a hint is enough
@@ -215,7 +215,7 @@ class Coordinator:
     ) -> None:
         """A batch over several partitions. A logged one is first written to the batchlog of up to two other nodes."""
         cluster = self._cluster
-        at_coordinator = self._clock.now + request_ns + node.extra_ns
+        at_coordinator = self._clock._now + request_ns + node.extra_ns
         write_type = WriteType.BATCH if logged else WriteType.UNLOGGED_BATCH
         for table, change in entries:
             replicas = cluster.replicas(table, change.partition)
@@ -277,7 +277,7 @@ class Coordinator:
     def _replay_batch(self, node: Node, entries: list[tuple[Table, Change]]) -> None:
         self._cluster.batches_to_replay -= 1
         for table, change in entries:
-            self.replicate(node, self._cluster.replicas(table, change.partition), table, change, self._clock.now)
+            self.replicate(node, self._cluster.replicas(table, change.partition), table, change, self._clock._now)
 
     def _refused(
         self, attempt: Attempt, node: Node, replicas: Sequence[Node], required: int, consistency: int, now_ns: int
@@ -356,7 +356,7 @@ class Coordinator:
         if consistency == ConsistencyLevel.ANY:
             raise invalid("ANY ConsistencyLevel is only supported for writes")
         cluster = self._cluster
-        at_coordinator = self._clock.now + request_ns + node.extra_ns
+        at_coordinator = self._clock._now + request_ns + node.extra_ns
         replicas = self._replicas_of(plan, full)
         factor = plan.table.replication_factor
         required = self.required(consistency, factor)
@@ -449,7 +449,7 @@ class Coordinator:
         holders: Holders | None,
     ) -> None:
         """The answer is due: read what the replicas hold, and repair them first where they differ."""
-        now = self._clock.now
+        now = self._clock._now
         for replica in chosen:
             replica.catch_up(now)
         table = plan.table

@@ -814,7 +814,7 @@ class ResponseFuture:
             else:
                 self._coordinate_other(attempt, node, request_ns)
         except ServerRefusal as refusal:
-            attempt.answer(node, server.clock.now + request_ns, refusal.message, 0)
+            attempt.answer(node, server.clock._now + request_ns, refusal.message, 0)
 
     def _coordinate_other(self, attempt: Attempt, node: Node, request_ns: int) -> None:
         server = self.session.server
@@ -843,7 +843,7 @@ class ResponseFuture:
             self._write(attempt, node, request_ns, _by_partition(changes), logged=plan.kind == "LOGGED")
             return
         statement = plan.statement  # type: ignore[union-attr]
-        attempt.answer_with(node, server.clock.now + request_ns, _change_schema, (statement,), 0)
+        attempt.answer_with(node, server.clock._now + request_ns, _change_schema, (statement,), 0)
 
     def _changes(
         self, plan: ModifyPlan, values: tuple[Any, ...], node: Node, request_ns: int, batch_timestamp: int | None
@@ -867,7 +867,7 @@ class ResponseFuture:
         elif changes:
             coordinator.write_batch(attempt, request_ns, node, changes, self.consistency, logged=logged)
         else:
-            attempt.answer(node, self.session.server.clock.now + request_ns, None, 0)
+            attempt.answer(node, self.session.server.clock._now + request_ns, None, 0)
 
     # ---- the answer
 

@@ -99,7 +99,7 @@ class BrokerRequests:
         self, call: Call, acks: int, transactional_id: str | None, batches: dict[TopicPartition, Batch]
     ) -> None:
         """Append each batch to its partition, or refuse it; answer as `acks` asks (-1 for all)."""
-        now = self._clock.now
+        now = self._clock._now
         results: Produced = {}
         waiting = ProduceCall(call, results)
         advances: list[tuple[Partition, int, int]] = []
@@ -190,7 +190,7 @@ class BrokerRequests:
 
         Return when it is replicated, None when it will be seen.
         """
-        now = self._clock.now
+        now = self._clock._now
         partition.log.append(marker, now)
         at_ns = partition.replicate(now, self._network)
         if at_ns is None:
@@ -226,20 +226,14 @@ class BrokerRequests:
         host = partition.broker_names[partition.leader]
         topic, number = partition.tp
         offset = batch.base_offset
+        producer_id, epoch, transactional = batch.producer_id, batch.producer_epoch, batch.transactional
+        hashed = xxhash.xxh3_64_intdigest
         for _, key, value, _ in batch.records:
-            digest = xxhash.xxh3_64_intdigest(value or b"")
-            emit(
-                now,
-                host,
-                topic,
-                number,
-                offset,
-                batch.producer_id,
-                batch.producer_epoch,
-                batch.transactional,
-                len(value or b"") + len(key or b""),
-                digest - (1 << 64) if digest >> 63 else digest,
-            )
+            content = value or b""
+            digest = hashed(content)
+            size = len(content) + len(key) if key else len(content)
+            signed = digest - (1 << 64) if digest >> 63 else digest
+            emit(now, host, topic, number, offset, producer_id, epoch, transactional, size, signed)
             offset += 1
 
     # -- fetch
@@ -289,7 +283,7 @@ class BrokerRequests:
             fetch.call.answer(found)
             return
         fetch.call.is_parked = True
-        fetch.parked_ns = self._clock.now
+        fetch.parked_ns = self._clock._now
         for tp, _ in fetch.parts:
             self._partitions[tp].fetch_waiters.append(fetch)
         fetch.call.park(fetch)

@@ -692,7 +692,7 @@ class Consumer:
                 continue
             drained[tp] = records
             self._emit_delivered(
-                self._cluster.clock.now,
+                self._cluster.clock._now,
                 self._transport.host,
                 self._group or "",
                 tp.topic,
@@ -765,7 +765,7 @@ class Consumer:
                     call.forget()
             self._busy.clear()
             self._buffered_for = assignment
-        now_ns = self._cluster.clock.now  # not seconds: the end of a backoff must not be missed by a rounding
+        now_ns = self._cluster.clock._now  # not seconds: the end of a backoff must not be missed by a rounding
         fetchable: dict[int, list[tuple[TopicPartition, int]]] = {}
         unplaced: dict[int, list[TopicPartition]] = {}
         held_until_ns: dict[int, int] = {}
@@ -848,7 +848,7 @@ class Consumer:
 
     def _fetched(self, assignment: Assignment, found: Fetched) -> None:
         has_new = False
-        now_ns = self._cluster.clock.now
+        now_ns = self._cluster.clock._now
         for tp, offset, error, high_watermark, last_stable_offset, batches in found:
             state = assignment.states[tp]
             if state.position != offset:
@@ -893,7 +893,7 @@ class Consumer:
                 elif self._reset:
                     state.await_reset(self._reset, self._loop)
                 else:
-                    self._buffers[tp] = _FetchError(NoOffsetForPartitionError(tp), self._cluster.clock.now)
+                    self._buffers[tp] = _FetchError(NoOffsetForPartitionError(tp), self._cluster.clock._now)
                     self._notify_fetch_waiters()
             wanted = {tp: state.reset for tp in tps if (state := assignment.states[tp]).reset is not None}
             if wanted:

@@ -77,6 +77,7 @@ class Partition:
         arrivals: dict[int, int] = {}
         ready_ns: int | None = now_ns
         behind = self.behind
+        delay_ns = network.delay_ns
         for follower in self.replicas:
             if follower == leader:
                 continue
@@ -85,8 +86,8 @@ class Partition:
                     ready_ns = None
                 continue
             name = self.broker_names[follower]
-            there_ns = network.delay_ns(leader_name, name)
-            back_ns = network.delay_ns(name, leader_name) if there_ns is not None else None
+            there_ns = delay_ns(leader_name, name)
+            back_ns = delay_ns(name, leader_name) if there_ns is not None else None
             if there_ns is None or back_ns is None:
                 behind[follower] = self.arrivals[-1][0] if self.arrivals else self.log.high_watermark
                 self.behind_since_ns[follower] = now_ns

@@ -286,6 +286,7 @@ class Producer:
     ) -> Future[RecordMetadata]:
         """Add a record to its partition's batch; the future tells where it was stored."""
         assert not (value is None and key is None), "Need at least one: key or value"
+        # Once per record of the run: what most records need stands first, the rest in functions of its own.
         count = self._metadata.partition_counts.get(topic)
         if count is None:
             count = await self._metadata.wait_for_topic(topic)

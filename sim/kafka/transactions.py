@@ -214,7 +214,7 @@ class TransactionCoordinators:
         if refusal is not None or entry is None:
             if isinstance(refusal, InvalidProducerEpoch) and entry is not None:
                 self._emit(
-                    self._clock.now, call.transport.host, transactional_id, producer_id, epoch, "fenced", "refused"
+                    self._clock._now, call.transport.host, transactional_id, producer_id, epoch, "fenced", "refused"
                 )
             call.refuse(refusal or InvalidProducerIdMapping())
             return
@@ -269,7 +269,7 @@ class TransactionCoordinators:
         entry.state = ONGOING
         entry.partitions.clear()
         entry.groups.clear()
-        entry.deadline_ns = self._clock.now + entry.timeout_ms * _MS
+        entry.deadline_ns = self._clock._now + entry.timeout_ms * _MS
         # One timer per id that follows the deadline, not one per transaction.
         if entry.timer is None:
             entry.timer = self._clock.at(self._next_cleanup(entry.deadline_ns), self._check_timeout, entry)
@@ -283,7 +283,7 @@ class TransactionCoordinators:
         entry.timer = None
         if entry.state != ONGOING:
             return
-        if entry.deadline_ns < self._clock.now:
+        if entry.deadline_ns < self._clock._now:
             self._fence(entry, "timeout")
         else:
             entry.timer = self._clock.at(self._next_cleanup(entry.deadline_ns), self._check_timeout, entry)
@@ -313,7 +313,7 @@ class TransactionCoordinators:
 
     def _send_markers(self, entry: TransactionalId, places: list[TopicPartition | str]) -> None:
         """Send the markers, one request to each leader; what has no leader now is tried again."""
-        now = self._clock.now
+        now = self._clock._now
         stalled_ns = self._cluster.faults.markers_stalled_until_ns
         coordinator = self._cluster.coordinator("transaction", entry.name)
         if stalled_ns > now or coordinator is None:
@@ -344,7 +344,7 @@ class TransactionCoordinators:
         if not self._cluster.is_up(broker):
             self._clock.after(_MARKER_RETRY_NS, self._send_markers, entry, places)
             return
-        now = self._clock.now
+        now = self._clock._now
         control = COMMIT_MARKER if entry.state == PREPARE_COMMIT else ABORT_MARKER
         moved: list[TopicPartition | str] = []
         written: list[tuple[Partition, int, int]] = []
@@ -397,4 +397,4 @@ class TransactionCoordinators:
     def _record(self, entry: TransactionalId, action: str, outcome: str) -> None:
         broker = self._cluster.coordinator("transaction", entry.name)
         host = self._cluster.broker_names[broker] if broker is not None else "controller"
-        self._emit(self._clock.now, host, entry.name, entry.producer_id, entry.epoch, action, outcome)
+        self._emit(self._clock._now, host, entry.name, entry.producer_id, entry.epoch, action, outcome)

@@ -130,7 +130,7 @@ class Call:
         self._hurry_ns = max_wait_ns
         if self.parked is not None and self.is_parked:
             cluster = self.transport.cluster
-            waited_ns = cluster.clock.now - self.parked.parked_ns
+            waited_ns = cluster.clock._now - self.parked.parked_ns
             cluster.clock.after(max_wait_ns - waited_ns % max_wait_ns, cluster.requests.expire, self.parked)
 
     def forget(self) -> None:
@@ -159,7 +159,7 @@ class Transport:
     def call(self, broker: int, handler: Callable[..., object], args: tuple[object, ...], on_reply: Reply) -> Call:
         """Send a request to a broker; `handler(call, *args)` runs there when it arrives."""
         cluster = self.cluster
-        deadline_ns = cluster.clock.now + self.request_timeout_ns
+        deadline_ns = cluster.clock._now + self.request_timeout_ns
         call = Call(self, broker, handler.__name__, deadline_ns, on_reply)
         if not self.incarnation.alive:
             call.forget()
@@ -218,7 +218,7 @@ class Transport:
 
     def _expire(self) -> None:
         self._timer = None
-        now = self.cluster.clock.now
+        now = self.cluster.clock._now
         under_way = self._under_way
         while under_way:
             call = under_way[0]
