@@ -13,7 +13,8 @@ What is decided here, beyond the words of the design:
   it is the taker's own (SELF_TRADE); the money left does not buy one lot of it (SPEND_LIMIT), which after buying a part
   of a maker is so for the rest of the same one. Whatever its type, a taker so stopped does not rest. When there is no
   maker within its price a GTC limit order rests, and the rest of any other is cancelled (UNFILLED_REST). A market order
-  never rests, whatever its time in force says.
+  never rests, whatever its time in force says. Nor does a sell that sold so well already that, were its rest sold too,
+  `filled_quote` would not fit its column (OVERFLOW): the balance core bounds its quantity at its own price only.
 * **Refusals.** In this order: DUPLICATE_ORDER_ID when an order of that id lives anywhere in the partition (a replace to
   the replaced order's own id included); WOULD_CROSS for a post-only order that meets any order within its price, its
   user's own too; CANNOT_FILL for a fill-or-kill, limit or market, that would be stopped or run dry before it is filled.
@@ -60,7 +61,7 @@ from schema.events import (
     Trade,
     ValidatedOrder,
 )
-from schema.identifiers import NO_ORDER, OrderId, SymbolId, TradeId, UserId
+from schema.identifiers import INT64_MAX, NO_ORDER, OrderId, SymbolId, TradeId, UserId
 from schema.limits import MATCH_LIMIT
 from schema.topics import Topology
 from schema.wire import GENESIS_HASH, seal
@@ -391,8 +392,8 @@ class MatchingEngine:
         if not rest:
             order.revision += 1
             fills.completions.append(_state(OrderCompletion, order, time_ns, code.FILLED, code.REASON_FILLED))
-        elif fills.stopped or not rests:
-            reason = fills.stopped or code.UNFILLED_REST
+        elif fills.stopped or not rests or order.filled_quote + market.cost(order, rest) > INT64_MAX:
+            reason = fills.stopped or (code.OVERFLOW if rests else code.UNFILLED_REST)
             order.revision += 1
             fills.completions.append(_state(OrderCompletion, order, time_ns, code.CANCELLED, reason))
         else:

@@ -29,6 +29,10 @@ class Market:
         """What `quantity` lots of a limit order or of a sell keep locked."""
         if order.side == code.SELL:
             return quantity * self.lot_atoms
+        return self.cost(order, quantity)
+
+    def cost(self, order: Order, quantity: int) -> int:
+        """Quote atoms of `quantity` lots at the order's own price."""
         return order.price * quantity * self.tick_lot_atoms
 
     def lock(self, order: Order) -> int:

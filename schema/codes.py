@@ -77,7 +77,8 @@ class Reason(IntEnum):
     INVALID_COMBINATION = 45
     """Side, type, time in force and limits that do not go together."""
     OVERFLOW = 46
-    """An amount or balance would not fit a signed 64-bit column."""
+    """An amount or balance would not fit a signed 64-bit column. The engine cancels the rest of a sell for it, whose
+    proceeds would not if its rest were sold too."""
     INSUFFICIENT_FUNDS = 47
     REQUEST_ID_REUSED = 48
     """The request id was used before for another body."""

@@ -17,6 +17,7 @@ import pandas as pd
 
 from schema.codes import OrderStatus, OrderType, Reason, Side, TimeInForce, Verdict
 from schema.events import CancelOrder, PlaceOrder, ReduceOrder, ReplaceOrder, ValidatedOrder
+from schema.identifiers import INT64_MAX
 from schema.symbols import SymbolTable
 from traces.derived import COMPLETION, PLACEMENT, REFUSAL, STATE_COLUMNS, UPDATE, Columns
 
@@ -128,6 +129,8 @@ class Reference:
             self._end(order, _CANCELLED, why_stopped)
         elif order.order_type == _MARKET or order.time_in_force in (_IOC, _FOK):
             self._end(order, _CANCELLED, Reason.UNFILLED_REST)
+        elif order.filled_quote + self._symbols[order.symbol_id].quote_atoms(order.price, order.rest) > INT64_MAX:
+            self._end(order, _CANCELLED, Reason.OVERFLOW)
         else:
             if order.filled_quantity:
                 self._change(order)

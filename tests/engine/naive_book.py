@@ -20,7 +20,7 @@ from schema.events import (
     ReplaceOrder,
     Trade,
 )
-from schema.identifiers import OrderId, SymbolId, TradeId, UserId
+from schema.identifiers import INT64_MAX, OrderId, SymbolId, TradeId, UserId
 from schema.symbols import SymbolTable
 
 
@@ -158,8 +158,10 @@ class NaiveEngine:
             self._trade(said, maker, order, quantity)
         limit_order = order.order_type == OrderType.LIMIT
         rests = limit_order and order.time_in_force in (TimeInForce.GTC, TimeInForce.POST_ONLY)
-        ends = order.rest == 0 or stopped != 0 or not rests
         symbol = self.symbols.symbols[order.symbol_id]
+        if rests and not stopped and order.filled_quote + symbol.quote_atoms(order.price, order.rest) > INT64_MAX:
+            stopped = Reason.OVERFLOW
+        ends = order.rest == 0 or stopped != 0 or not rests
         paid = order.filled_quote if order.side == Side.BUY else symbol.base_atoms(order.filled_quantity)
         self._entry(said, order, EntryKind.RELEASE, self._lock(order) - paid - (0 if ends else self.needs(order)))
         if order.rest == 0:

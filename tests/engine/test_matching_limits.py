@@ -2,12 +2,12 @@
 
 import msgspec
 
-from schema.codes import OrderStatus, Reason, Side, TimeInForce
+from schema.codes import EntryKind, OrderStatus, Reason, Side, TimeInForce
 from schema.identifiers import INT64_MAX, MAX_REQUEST_ID_BYTES
 from schema.limits import MATCH_LIMIT
 from schema.topics import MAX_RECORD_BYTES
 from schema.wire import encode
-from tests.engine.one_partition import Feed, place
+from tests.engine.one_partition import LOT, TICK_LOT, Feed, place
 
 
 def with_longest_request_id(command: msgspec.Struct, number: int) -> msgspec.Struct:
@@ -43,6 +43,31 @@ def test_fill_or_kill_that_needs_more_than_a_thousand_makers_is_refused() -> Non
     assert [refusal.reason for refusal in output.refusals] == [Reason.CANNOT_FILL]
     output = feed(place(5_001, 20, Side.BUY, MATCH_LIMIT, 100, TimeInForce.FOK))
     assert output.order_completions[-1].status == OrderStatus.FILLED
+
+
+DEAREST = INT64_MAX // TICK_LOT
+"""The highest price at which one lot can be bought at all."""
+
+
+def test_rest_of_a_sell_is_cancelled_when_its_proceeds_would_not_fit_their_column() -> None:
+    """The balance core bounds price times quantity at the sell's own price; a bid may have paid much more."""
+    feed = Feed()
+    feed(place(1, 10, Side.BUY, 1, DEAREST))
+    output = feed(place(2, 20, Side.SELL, 2, 1))
+    ended = output.order_completions[-1]
+    assert (ended.order_id, ended.status, ended.reason) == (2, OrderStatus.CANCELLED, Reason.OVERFLOW)
+    assert ended.filled_quote + TICK_LOT > INT64_MAX
+    released = [entry for entry in output.fund_updates[0].entries if entry.kind == EntryKind.RELEASE]
+    assert [entry.available_delta for entry in released] == [LOT]
+    assert list(feed.engine.open_orders()) == []
+
+
+def test_sell_rests_as_long_as_its_proceeds_fit_their_column() -> None:
+    feed = Feed()
+    feed(place(1, 10, Side.BUY, 1, DEAREST - 1), place(2, 20, Side.SELL, 2, 1))
+    output = feed(place(3, 30, Side.BUY, 1, 1))
+    assert [state.status for state in output.order_completions] == [OrderStatus.FILLED, OrderStatus.FILLED]
+    assert INT64_MAX - TICK_LOT < output.order_completions[0].filled_quote <= INT64_MAX
 
 
 def test_largest_possible_output_is_far_below_the_record_limit() -> None:
