@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from schema.topics import BALANCE_EVENTS, ENGINE_OUTPUTS
+from settlement.service import SettlementConfig
 from sim.clock import NS_PER_SECOND
+from sim.hosts import Incarnation
 from tests.settlement.events_for_tests import Events, small_topology
 from tests.sim.services.settled_world import SettledWorld
 
@@ -313,6 +315,36 @@ def test_finished_row_is_gone_a_day_later_and_the_live_one_stays(world: SettledW
     assert world.rows(ACTIVE) == [(2, 1, 0)]
     assert [row[0] for row in world.rows("SELECT order_id FROM order_lookup")] == [2]
     assert len(world.rows("SELECT order_id FROM order_history")) == 2
+
+
+def test_whole_log_settled_again_a_day_later_brings_no_finished_order_back(world: SettledWorld, events: Events) -> None:
+    async def now_ns(incarnation: Incarnation) -> int:
+        return incarnation.host.wall.now_ns()
+
+    now = world.run(now_ns)
+    host = world.settlement("settlement-1")
+    world.produce(
+        ENGINE_OUTPUTS,
+        0,
+        events.chain_of_outputs(
+            [events.placement(1, updated_at_ns=now), events.placement(2, updated_at_ns=now)],
+            [events.update(1, updated_at_ns=now)],
+            [events.completion(1, updated_at_ns=now)],
+        ),
+    )
+    world.pass_s(15)
+    host.crash()
+    world.clock.run_until(world.clock.now + 25 * 3600 * NS_PER_SECOND)
+    world.rows("TRUNCATE settlement_progress")
+    world.settlement("settlement-1", SettlementConfig(chunk_records=1))
+    seen = set()
+    while progress(world, ENGINE_OUTPUTS, 0) != (3, 3):
+        seen |= set(world.rows(ACTIVE))
+    # Written again, the finished row shows for the one second that a time to live has at least; the live ones never.
+    assert seen <= {(2, 1, 0), (1, 3, 2)}
+    world.pass_s(2)
+    assert world.rows(ACTIVE) == [(2, 1, 0)]
+    assert [row[0] for row in world.rows("SELECT order_id FROM order_lookup")] == [2]
 
 
 def test_same_seed_same_lines(events: Events) -> None:
