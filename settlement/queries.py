@@ -175,6 +175,8 @@ class Queries:
         Found through its lookup row, which goes 24 hours after the order's completion and which a refused order never
         had; such orders are found in `get_order_history`. Raises QueryUnavailable.
         """
+        if not 0 < order_id <= INT64_MAX:
+            return None  # no order has such an id, and no column could be asked for it
         lookup = await self._rows("order lookup", self._lookup, (order_id,))
         if not lookup:
             return None

@@ -82,6 +82,15 @@ def test_another_users_order_is_not_found(store, events):
     assert answer(store, events.placement(), ask=lambda: store.queries.get_order(11, 1)) is None
 
 
+@pytest.mark.parametrize("order_id", [-1, 0, 2**63])
+def test_id_that_no_order_can_have_is_not_found_without_asking_the_database(store, session, order_id):
+    def refuse(query, parameters):
+        return TypeError("does not fit") if "FROM order_lookup" in query else None
+
+    session.fault = refuse
+    assert answer(store, ask=lambda: store.queries.get_order(10, order_id)) is None
+
+
 def test_order_that_never_lived_is_in_history_only(store, events):
     assert answer(store, events.refusal(), ask=lambda: store.queries.get_order(10, 1)) is None
     assert ids(answer(store, ask=lambda: store.queries.get_order_history(10, 1))) == [1]
