@@ -16,7 +16,13 @@ from collections.abc import Iterable
 
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError, RecordTooLargeError
+from aiokafka.errors import (
+    CorruptRecordException,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    RecordTooLargeError,
+)
 from aiokafka.structs import TopicPartition
 
 from engine.ownership_settings import OwnershipSettings
@@ -143,6 +149,11 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
             except (OffsetOutOfRangeError, RecordTooLargeError) as error:
                 self._stop_unreadable(error)
                 continue
+            except CorruptRecordException as error:
+                # The client names the partition in words only, and may have lost what it had read of the others. So no
+                # input can be trusted to follow on: all is taken over anew, and somebody has to mend the log.
+                self.log.critical("input is corrupt in the log", service=self.duty.service, reason=str(error))
+                raise
             for place, records in batches.items():
                 task = self._tasks.get(place.partition)
                 if task is not None:

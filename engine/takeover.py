@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.errors import CorruptRecordException, OffsetOutOfRangeError, RecordTooLargeError
 from aiokafka.structs import TopicPartition
 
 from engine.corruption import CorruptInputError
@@ -166,19 +166,28 @@ class _Replay:
         return core
 
     async def _follow(self, start: int, follow: "Callable[[ConsumerRecord[bytes, bytes]], None]") -> None:
-        """Call `follow` for each committed record from `start` to the end."""
+        """Call `follow` for each committed record from `start` to the end.
+
+        Raises CorruptRecordError where the log cannot be followed, be it what a record says or that it cannot be read.
+        """
         output = self._output
         reader = self._reader
         reader.seek(output, start)
         turn = self._settings.replay_records_per_turn
         replayed = 0
+        next_offset = start
         while await reader.position(output) < self._end:
-            batches = await reader.getmany(output, timeout_ms=self._settings.poll_timeout_ms)
+            try:
+                batches = await reader.getmany(output, timeout_ms=self._settings.poll_timeout_ms)
+            except (CorruptRecordException, RecordTooLargeError) as error:
+                # The bytes as stored are wrong, or too many: reading them again would not help.
+                raise CorruptRecordError(output.topic, output.partition, next_offset, repr(error)) from error
             for record in batches.get(output, ()):
                 try:
                     follow(record)
                 except (CorruptInputError, WireError) as error:
                     raise CorruptRecordError(output.topic, output.partition, record.offset, str(error)) from error
+                next_offset = record.offset + 1
                 replayed += 1
                 if replayed % turn == 0:
                     await asyncio.sleep(0)

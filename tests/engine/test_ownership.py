@@ -5,12 +5,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 import pytest
+from aiokafka.errors import CorruptRecordException
 from aiokafka.structs import TopicPartition
 
 from engine.ownership import Membership, OwnershipService
 from engine.ownership_settings import OwnershipSettings
 from engine.ubscore_service import UbsCoreService
-from schema.ports import Clock, KafkaClients, Randomness
+from schema.ports import Clock, KafkaClients, KafkaConsumer, Randomness
 from schema.topics import FUND_UPDATES, ORDER_REQUESTS
 from tests.engine.exchange_for_tests import topology
 from tests.engine.test_snapshots import MemoryDisk
@@ -28,6 +29,19 @@ class Consumer:
 
     def resume(self, *places: TopicPartition) -> None:
         self.told.append(("resume", *places))
+
+
+class CorruptConsumer(Consumer):
+    """Reads bytes whose checksum is wrong."""
+
+    def subscribe(self, topics: object, listener: object) -> None: ...
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def getmany(self, **options: object) -> dict[TopicPartition, list[object]]:
+        raise CorruptRecordException(f"Invalid CRC - {REQUESTS[1]}")
 
 
 class Producer:
@@ -61,13 +75,17 @@ class Draws:
 class Lines:
     def __init__(self) -> None:
         self.warnings: list[str] = []
+        self.alarms: list[tuple[str, object]] = []
 
     def warning(self, event: str, **fields: object) -> None:
         self.warnings.append(event)
 
+    def critical(self, event: str, **fields: object) -> None:
+        self.alarms.append((event, fields["reason"]))
+
     def _ignore(self, event: str, **fields: object) -> None: ...
 
-    debug = info = error = critical = _ignore
+    debug = info = error = _ignore
 
 
 def with_service(main: Callable[[OwnershipService, Clients, Lines], Coroutine[Any, Any, None]]) -> None:
@@ -127,6 +145,19 @@ def test_revocation_ends_a_take_over_that_gets_nowhere() -> None:
         async with asyncio.timeout(5):
             await membership.on_partitions_revoked([REQUESTS[0], UPDATES[0]])
         assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+    with_service(main)
+
+
+def test_input_that_is_corrupt_in_the_log_raises_an_alarm_and_ends_the_membership() -> None:
+    async def main(service: OwnershipService, clients: Clients, lines: Lines) -> None:
+        membership = Membership(service.surroundings)
+        membership.consumer = cast(KafkaConsumer, CorruptConsumer())
+        with pytest.raises(CorruptRecordException):
+            await membership.run(asyncio.Event())
+        ((event, reason),) = lines.alarms
+        assert event == "input is corrupt in the log"
+        assert str(REQUESTS[1]) in str(reason)
 
     with_service(main)
 

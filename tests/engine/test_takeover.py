@@ -4,6 +4,7 @@ import asyncio
 from typing import Any, cast
 
 import pytest
+from aiokafka.errors import CorruptRecordException, KafkaError, RecordTooLargeError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from engine.ownership_settings import OwnershipSettings
@@ -26,6 +27,7 @@ class ShownLog:
         self.end = end
         self.stable = stable
         self.polls = 0
+        self.unreadable: KafkaError | None = None
 
 
 class Consumer:
@@ -57,6 +59,8 @@ class Consumer:
     async def getmany(self, *partitions: TopicPartition, timeout_ms: int = 0) -> dict[TopicPartition, list[Any]]:
         log = self._log
         if self._position >= log.stable:
+            if log.unreadable is not None:
+                raise log.unreadable
             log.polls += 1
             if log.polls == 2:
                 log.stable = log.end
@@ -122,3 +126,12 @@ def test_a_log_that_cannot_be_followed_is_named(desk: Desk, values: tuple[int, i
         recovered(ShownLog(records, end=20, stable=20))
     error = raised.value
     assert (error.topic, error.partition, error.offset) == (BALANCE_EVENTS, 0, 0 if values[0] == 1 else 10)
+
+
+@pytest.mark.parametrize("error", [CorruptRecordException("Invalid CRC"), RecordTooLargeError("8 MiB")], ids=repr)
+def test_bytes_that_the_client_cannot_read_are_named_and_not_asked_for_for_ever(desk: Desk, error: KafkaError) -> None:
+    log = ShownLog({0: desk.log[0].value, 1: desk.log[1].value}, end=5, stable=2)
+    log.unreadable = error
+    with pytest.raises(CorruptRecordError) as raised:
+        recovered(log)
+    assert raised.value.offset == 2
