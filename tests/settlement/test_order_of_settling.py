@@ -1,0 +1,91 @@
+"""Rows, then progress, then the group's offset: none before the one before it is acknowledged (design 4.4.1)."""
+
+import asyncio
+
+import pytest
+from aiokafka.structs import ConsumerRecord, TopicPartition
+from cassandra import Unavailable
+
+from schema.topics import ENGINE_OUTPUTS
+from settlement.retries import Backoff
+from settlement.service import Committer, PartitionSettler, SettlementConfig
+from settlement.store import Store, StoreConfig
+
+PARTITION = TopicPartition(ENGINE_OUTPUTS, 0)
+FAST = Backoff(first_ms=1, longest_ms=1)
+
+
+class OneFetch:
+    """A consumer of one partition that has these values, and then no more."""
+
+    def __init__(self, values: list[bytes]) -> None:
+        self._values = values
+        self.commits: list[int] = []
+
+    async def committed(self, partition: TopicPartition) -> None:
+        return None
+
+    async def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, 0)
+
+    def seek(self, partition: TopicPartition, offset: int) -> None: ...
+
+    def resume(self, *partitions: TopicPartition) -> None: ...
+
+    def pause(self, *partitions: TopicPartition) -> None: ...
+
+    def assignment(self) -> frozenset[TopicPartition]:
+        return frozenset({PARTITION})
+
+    async def getmany(self, *partitions: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[object]]:
+        values, self._values = self._values, []
+        if not values:
+            await asyncio.sleep(timeout_ms / 1000)
+        return {
+            PARTITION: [
+                ConsumerRecord(*PARTITION, offset, 0, 0, None, value, None, -1, len(value), ())
+                for offset, value in enumerate(values)
+            ]
+        }
+
+    async def commit(self, offsets: dict[TopicPartition, int]) -> None:
+        self.commits.append(offsets[PARTITION])
+
+
+@pytest.mark.parametrize(
+    ("refused", "progress_is_written"),
+    [("active_orders", False), ("order_lookup", False), ("order_history", False), ("settlement_progress", True)],
+)
+def test_nothing_is_recorded_before_what_it_stands_for_is_acknowledged(
+    session, clock, randomness, log, topology, events, refused: str, progress_is_written: bool
+):
+    async def scenario() -> None:
+        config = SettlementConfig(backoff=FAST)
+        store = Store(
+            session,
+            clock=clock,
+            randomness=randomness,
+            log=log,
+            symbol_ids=topology.symbols.symbols,
+            config=StoreConfig(backoff=FAST),
+        )
+        await store.open()
+        consumer = OneFetch(events.chain_of_outputs([events.placement(1)]))
+        session.fault = lambda query, parameters: (
+            Unavailable("down") if query.startswith(f"INSERT INTO {refused}") else None
+        )
+        committer = Committer(consumer, log, randomness, config)
+        settler = PartitionSettler(PARTITION, consumer, store, committer, clock, log, randomness, config)
+        settler.start(lambda error: None)
+        await asyncio.sleep(0.05)
+        asked = [statement.query for statement, _ in session.executed if not isinstance(statement, str)]
+        assert any(query.startswith("INSERT INTO settlement_progress") for query in asked) is progress_is_written
+        assert consumer.commits == []
+        session.fault = lambda query, parameters: None
+        await asyncio.sleep(0.05)
+        assert consumer.commits == [1]
+        assert session.model.rows("settlement_progress")[0]["next_offset"] == 1
+        settler.request_stop()
+        await settler.wait_ended(asyncio.get_running_loop().time() + 5)
+
+    asyncio.run(scenario())
