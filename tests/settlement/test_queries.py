@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from cassandra import InvalidRequest, ReadTimeout
+from cassandra import ConsistencyLevel, InvalidRequest, ReadTimeout
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +46,21 @@ def ids(rows):
 def test_live_orders_of_all_symbols_come_newest_first(store, events):
     orders = [events.placement(n, symbol_id=1 + n % 2) for n in range(1, 7)]
     assert ids(answer(store, *orders, ask=lambda: store.get_active_orders(10))) == [6, 5, 4, 3, 2, 1]
+
+
+def test_every_read_is_local_quorum(store, session, events):
+    async def read_all():
+        session.executed.clear()
+        await store.get_active_orders(10)
+        await store.queries.get_order(10, 1)
+        await store.queries.get_order_history(10, 1)
+        await store.queries.get_trades(10, 1)
+        await store.queries.get_balances(10)
+
+    answer(store, events.placement(), ask=read_all)
+    tables = {statement.query.split(" FROM ")[1].split(" ")[0] for statement, _ in session.executed}
+    assert tables == {"active_orders", "order_lookup", "order_history", "user_trades", "user_balances"}
+    assert {statement.consistency_level for statement, _ in session.executed} == {ConsistencyLevel.LOCAL_QUORUM}
 
 
 def test_only_the_symbols_asked_for_are_read(store, events, session):
