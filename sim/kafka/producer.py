@@ -495,8 +495,12 @@ class Producer:
             leader = leaders.get(tp)
             if leader is None:
                 leader_unknown = True
-                if not self._is_idempotent and now_s - waiting[0].created_s > self._request_timeout_s:
-                    self._take(tp).fail(LeaderNotAvailableError())
+                if now_s - waiting[0].created_s > self._request_timeout_s:
+                    # Idempotent or not, and its sequence numbers are spent: the next batch will be out of order.
+                    expired = self._take(tp)
+                    self._sent.pop(expired, None)
+                    expired.fail(LeaderNotAvailableError())
+                    self._notify_idle()
                 continue
             if leader in self._busy:
                 continue

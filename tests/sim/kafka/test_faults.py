@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 import pytest
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, LeaderNotAvailableError
 from aiokafka.structs import TopicPartition
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -119,14 +119,51 @@ def test_producer_survives_a_leader_crash(world: Any) -> None:
     assert world.values("t") == acknowledged
 
 
-def test_no_leader_for_longer_than_the_request_time_out(world: Any) -> None:
+def test_delivery_waits_for_a_leader(world: Any) -> None:
     acknowledged: list[bytes] = []
-    world.cluster.faults.no_leader("t", 0, until_ns=10 * NS_PER_SECOND)
+    world.cluster.faults.no_leader("t", 0, until_ns=2 * NS_PER_SECOND)
     world.start("app-1", send_all(1, acknowledged, enable_idempotence=True))
-    world.pass_s(9)
+    world.pass_s(1)
     assert acknowledged == []
     world.pass_s(3)
     assert acknowledged == [b"0"]
+
+
+def test_delivery_of_an_idempotent_producer_fails_when_no_leader_comes_in_time(world: Any) -> None:
+    """The accumulator of aiokafka expires what waits for a leader, whatever its promise to retry for ever."""
+    world.cluster.faults.no_leader("t", 0, until_ns=10 * NS_PER_SECOND)
+
+    async def main(kafka: Any) -> None:
+        producer = kafka.producer(enable_idempotence=True, request_timeout_ms=3_000)
+        await producer.start()
+        with pytest.raises(LeaderNotAvailableError):
+            await producer.send_and_wait("t", b"too late")
+        await asyncio.sleep(10)
+        await producer.stop()
+
+    world.run(main)
+    assert world.values("t") == []
+
+
+def test_transaction_commits_although_a_delivery_found_no_leader(world: Any) -> None:
+    """So whoever commits must have looked at every delivery before (design 4.3.3)."""
+
+    async def main(kafka: Any) -> None:
+        producer = kafka.producer(transactional_id="x", request_timeout_ms=3_000)
+        await producer.start()
+        await producer.begin_transaction()
+        await producer.send_and_wait("t", b"before")
+        world.cluster.faults.no_leader("t", 0, until_ns=world.clock.now + 8 * NS_PER_SECOND)
+        lost = await producer.send("t", b"lost")
+        with pytest.raises(LeaderNotAvailableError):
+            await lost
+        await asyncio.sleep(10)
+        await producer.commit_transaction()
+        await producer.stop()
+
+    world.run(main)
+    world.pass_s(1)
+    assert world.values("t") == [b"before"]
 
 
 def test_client_cut_off_from_one_broker_times_out_there(world: Any) -> None:
