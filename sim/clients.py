@@ -197,6 +197,7 @@ class Clients:
         self._started_ns = 0
         self._is_exhausted = False
         self._is_stopped = False
+        self._has_given_up = False
         self._named: dict[int, dict[str, _Named]] = {}
         self._openings: dict[int, _Opening] = {}
         self._at_work: dict[int, None] = {}
@@ -234,6 +235,13 @@ class Clients:
         if self._next is not None:
             self.counts[DROPPED_STOPPED] += 1 + sum(1 for _ in self._operations)
             self._next = None
+
+    def give_up(self) -> None:
+        """Ask nothing again any more: what has no answer yet is left without one.
+
+        For the end of a run that did not settle, whose services will not come back.
+        """
+        self._has_given_up = True
 
     def read_everything(self) -> None:
         """Have every user look at all their live orders and at their balances, once; also when stopped.
@@ -470,7 +478,7 @@ class Clients:
 
     def _ask_again(self, call: _Call) -> None:
         # A repeat, or an answer that was given up on, may have come in the meantime.
-        if not call.is_done and not call.open_attempts:
+        if not call.is_done and not call.open_attempts and not self._has_given_up:
             self._submit(call)
 
     def _finish(self, call: _Call, order_id: int) -> None:

@@ -227,6 +227,7 @@ class _Run:
             self.world.run_while(lambda: not clients.is_quiet(), self.clock.now + self.scenario.settle_bound_ns)
         self._look(SETTLED_LOOK)
 
+        clients.give_up()
         self.deployment.stop()
         self.world.run_while(lambda: not self.deployment.is_down, self.clock.now + STOP_NS)
         self._phase("stopped", "" if self.deployment.is_down else "a service did not end after SIGTERM")

@@ -218,6 +218,18 @@ def test_a_gateway_that_is_down_refuses_and_the_next_one_is_asked_at_once() -> N
     assert setting.clients.counts[REFUSED_CONNECTIONS] == 1
 
 
+def test_clients_who_have_given_up_ask_nothing_again() -> None:
+    setting = Setting(place("a"))
+    for gateway in setting.gateways:
+        gateway.serves = False
+    setting.run(seconds=10)
+    setting.clients.give_up()
+    asked = len(setting.answers())
+    setting.run(seconds=3600)
+    assert asked > 1
+    assert len(setting.answers()) == asked
+
+
 def test_a_gateway_that_is_not_ready_refuses() -> None:
     setting = Setting(place("a"))
     setting.gateways[0].serves = False
