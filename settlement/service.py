@@ -421,13 +421,7 @@ class PartitionSettler:
             if link.sequence > settled.sequence:
                 settled = Progress(link.sequence, link.hash, next_offset)
         if next_offset != self._next_offset:
-            await self._store.write(self._store.writes_of(batch))
-            self._log_written(batch)
-            if settled is not self._settled:
-                await self._store.write_progress(self.partition.topic, self.partition.partition, settled)
-                self._settled = settled
-            self._next_offset = next_offset
-            self._committer.add(self.partition, next_offset)
+            await self._record(batch, settled, next_offset)
             self._log.debug(
                 "settled",
                 topic=self.partition.topic,
@@ -438,6 +432,16 @@ class PartitionSettler:
             )
         if bad is not None:
             raise bad
+
+    async def _record(self, batch: RowBatch, settled: Progress, next_offset: int) -> None:
+        """Rows, then progress, then offset: what is recorded as settled has rows that are acknowledged."""
+        await self._store.write(self._store.writes_of(batch))
+        self._log_written(batch)
+        if settled is not self._settled:
+            await self._store.write_progress(self.partition.topic, self.partition.partition, settled)
+            self._settled = settled
+        self._next_offset = next_offset
+        self._committer.add(self.partition, next_offset)
 
     def _read(self, record: Record, batch: RowBatch) -> Link:
         """Verify a record and put its rows into the batch. Raises Unsettleable."""
