@@ -883,6 +883,12 @@ def damaged_output_raises_no_alarm(world: MiniWorld) -> None:
     _garbage(world, topics.ENGINE_OUTPUTS, 2)
 
 
+@breaks("corrupt-input-stops", "no alarm names")
+def damaged_output_raises_no_alarm_in_a_run_that_it_kept_from_settling(world: MiniWorld) -> None:
+    _garbage(world, topics.ENGINE_OUTPUTS, 2)
+    edit(world, "phases", {"phase": "unsettled", "detail": "not consumed"}, phase="settled")
+
+
 @breaks("corrupt-input-stops", "settlement's progress is beyond it")
 def settlement_skips_a_damaged_output(world: MiniWorld) -> None:
     _garbage(world, topics.ENGINE_OUTPUTS, 2)
