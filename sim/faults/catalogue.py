@@ -627,3 +627,20 @@ def _corrupt_snapshot(world: Deployment, strike: Strike) -> Undo:
 def _corrupt_record(world: Deployment, strike: Strike) -> None:
     how = GARBAGE if strike.strength % 2 else FLIPPED
     world.kafka.faults.alter_next(strike.target, world.partition_of(strike.target, strike.strength // 2), how)
+
+
+@_fault(
+    FaultOptions(
+        "lost-record",
+        "a record of a chained topic is lost by every replica after it was acknowledged",
+        "verification of sequences; processing stops at the gap with an alarm",
+        _chained_topic,
+        strikes_per_minute=Span(1, 3),
+        duration_ms=Span(0, 0),
+        strength=Span(0, 7),
+        strength_meaning="partition, modulo the topic's number of them",
+        breaks_assumption=True,
+    )
+)
+def _lost_record(world: Deployment, strike: Strike) -> None:
+    world.kafka.faults.lose_next(strike.target, world.partition_of(strike.target, strike.strength))

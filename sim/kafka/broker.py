@@ -126,6 +126,8 @@ class BrokerRequests:
             stored = self._cluster.faults.altered(tp, batch) if self._cluster.faults.alterations else batch.copy()
             results[tp] = (None, log.append(stored, now), log.start_offset)
             self._emit(partition, stored, now)
+            if self._cluster.faults.losses:
+                self._cluster.faults.lose_last(tp, stored)
             at_ns = partition.replicate(now, self._network)
             if at_ns is None:
                 self._cluster.watch(partition)

@@ -46,6 +46,7 @@ class KafkaFaults:
         self._answers_ppm = 0
         self._commits_ppm = 0
         self.alterations: dict[TopicPartition, list[str]] = {}
+        self.losses: dict[TopicPartition, int] = {}
         self.unclean_election = cluster.config.unclean_leader_election
         self.markers_stalled_until_ns = 0
 
@@ -53,6 +54,7 @@ class KafkaFaults:
         """Take back every fault that lasts, and bring all brokers back: the beginning of the second phase of a run."""
         self._answers_ppm = self._commits_ppm = 0
         self.alterations.clear()
+        self.losses.clear()
         self.markers_stalled_until_ns = 0
         for broker in self._cluster.broker_ids:
             self._cluster.return_broker(broker)
@@ -167,6 +169,21 @@ class KafkaFaults:
     def alter_next(self, topic: str, partition: int, how: str = FLIPPED) -> None:
         """Alter a record of the next batch before its checksum is made: one bit FLIPPED, or GARBAGE instead of it."""
         self.alterations.setdefault(TopicPartition(topic, partition), []).append(how)
+
+    def lose_next(self, topic: str, partition: int) -> None:
+        """The last record of the next batch is acknowledged and then gone from every replica: its offset is a hole."""
+        tp = TopicPartition(topic, partition)
+        self.losses[tp] = self.losses.get(tp, 0) + 1
+
+    def lose_last(self, tp: TopicPartition, stored: Batch) -> None:
+        """Take the last record out of a batch that was appended, if that is on for its partition."""
+        pending = self.losses.pop(tp, 0)
+        if not pending:
+            return
+        if pending > 1:
+            self.losses[tp] = pending - 1
+        stored.records = stored.records[:-1]
+        self._cluster.struck["record-lost"] += 1
 
     def altered(self, tp: TopicPartition, batch: Batch) -> Batch:
         """The batch as it is stored: a copy, with one record altered if that is on for its partition."""

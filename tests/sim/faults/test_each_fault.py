@@ -28,3 +28,10 @@ def test_a_corrupt_record_stops_its_partition_with_an_alarm() -> None:
     result = run("corrupt-record", seed=5)
     assert result.verdicts["corrupt-input-stops"].verdict == "holds"
     assert result.verdicts["chain-unbroken"].verdict == "violated"
+
+
+def test_a_lost_record_stops_its_partition_with_an_alarm() -> None:
+    result = run("lost-record", seed=5)
+    assert result.simulated.hits["record-lost"] >= 1
+    assert result.verdicts["corrupt-input-stops"].verdict == "holds"
+    assert result.verdicts["chain-unbroken"].verdict == "violated"

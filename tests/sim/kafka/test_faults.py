@@ -286,6 +286,20 @@ def test_altered_record_keeps_its_length_and_differs(world: Any) -> None:
     assert world.cluster.struck["record-flipped"] == world.cluster.struck["record-garbage"] == 1
 
 
+def test_lost_record_was_acknowledged_and_leaves_a_hole(world: Any) -> None:
+    async def main(kafka: Any) -> list[int]:
+        async with kafka.producer(acks="all", enable_idempotence=True) as producer:
+            await producer.send_and_wait("t", b"first", partition=0)
+            world.cluster.faults.lose_next("t", 0)
+            lost = await producer.send_and_wait("t", b"lost", partition=0)
+            last = await producer.send_and_wait("t", b"last", partition=0)
+        return [lost.offset, last.offset]
+
+    assert world.run(main) == [1, 2]
+    assert world.values("t") == [b"first", b"last"]
+    assert world.cluster.struck["record-lost"] == 1
+
+
 def test_dead_incarnation_can_do_nothing_any_more(world: Any) -> None:
     async def main(kafka: Any) -> None:
         producer = kafka.producer()
