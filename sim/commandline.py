@@ -57,16 +57,23 @@ def run(
     flow: Annotated[
         str, typer.Option(help="synthetic, or a file: JSON lines, NASDAQ ITCH 5.0 (plain or .gz), LOBSTER messages.")
     ] = "synthetic",
-    faults: Annotated[str, typer.Option(help="none, swarm, or names joined by commas.")] = "swarm",
+    faults: Annotated[
+        str | None,
+        typer.Option(help="none, swarm, or names joined by commas (default swarm, or what the defect needs)."),
+    ] = None,
     defect: Annotated[str, typer.Option(help="A deliberate defect of the gallery, for this run only.")] = "",
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the trace goes (default runs/seed-N).")] = None,
     json: Json = False,
 ) -> None:
     """Simulate one seed, judge it, and store its trace."""
+    from sim import defects
     from sim.report import print_json, print_summary
     from sim.run import run_scenario
-    from sim.scenario import Scenario
+    from sim.scenario import SWARM, Scenario
 
+    sought = defects.named(defect)
+    if faults is None:
+        faults = sought.faults if sought is not None else SWARM
     given = {"orders": orders, "users": users, "symbols": symbols}
     options = {name: value for name, value in given.items() if value is not None}
     if duration is not None:
@@ -127,6 +134,50 @@ def bench(
     except BenchmarkError as error:
         raise CommandError(str(error)) from None
     print_figures(figures, json_wanted=json)
+
+
+gallery = typer.Typer(help="The defect gallery: what the harness must find, and how soon it does.")
+app.add_typer(gallery, name="defects")
+
+
+@gallery.callback(invoke_without_command=True)
+def defects(context: typer.Context, json: Json = False) -> None:
+    if context.invoked_subcommand is None:
+        list_defects(json)
+
+
+@gallery.command("list")
+def list_defects(json: Json = False) -> None:
+    """Every defect with its meaning, the invariants of which one must catch it, and the faults that it needs."""
+    from sim.report import print_defects
+
+    print_defects(json_wanted=json)
+
+
+@gallery.command("power")
+def measure_power(
+    only: Annotated[str, typer.Option(help="Names of defects joined by commas (default all).")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds after which a defect counts as not caught.")] = 200,
+    first_seed: Annotated[int, typer.Option(min=0, help="The seed to begin with.")] = 0,
+    orders: Annotated[int, typer.Option(help="New orders that the synthetic flow places.")] = 300,
+    duration: Annotated[str, typer.Option(metavar="S", help="Simulated seconds of work under faults.")] = "10",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes (default one a core).")] = None,
+    json: Json = False,
+) -> None:
+    """Run seeds with each defect until an invariant catches it; exit status 1 when one is not caught."""
+    import os
+
+    from sim.defects import GALLERY, named
+    from sim.defects.power import hunt_all
+    from sim.report import print_power
+    from sim.scenario import Scenario
+
+    names = [name.strip() for name in only.split(",")] if only else list(GALLERY)
+    for name in names:
+        named(name)
+    base = Scenario(seed=first_seed, orders=orders, duration_ns=_duration_ns(duration))
+    catches = print_power(hunt_all(names, base, seeds, jobs or os.cpu_count() or 1), _progress(), json_wanted=json)
+    raise typer.Exit(HOLDS if all(catch.caught for catch in catches.values()) else VIOLATED)
 
 
 def _progress() -> "Progress":

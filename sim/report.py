@@ -2,10 +2,14 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sim.defects import GALLERY
+from sim.defects.power import Catch, closing_line
+from sim.defects.power import as_json as power_as_json
+from sim.progress import Progress
 from sim.run import RunResult
 from sim.scenario import SECOND_NS, SYNTHETIC
 from traces.summary import completions_by_reason, counts, verdict_lines, violation_lines
@@ -106,6 +110,43 @@ def print_verdicts(trace: Trace, verdicts: Mapping[str, Verdict], folder: Path, 
         print("\n".join(violations))
     print()
     print(_closing_line(verdicts))
+
+
+def print_defects(*, json_wanted: bool) -> None:
+    """The defect gallery."""
+    if json_wanted:
+        print(
+            json.dumps(
+                {
+                    defect.name: {
+                        "meaning": defect.meaning,
+                        "caught_by": defect.caught_by,
+                        "faults": defect.faults,
+                        "replaces": [str(each) for each in defect.replacements],
+                    }
+                    for defect in GALLERY.values()
+                }
+            )
+        )
+        return
+    for defect in GALLERY.values():
+        print(f"{defect.name}\n    {defect.meaning}")
+        print(f"    caught by {' or '.join(defect.caught_by)}; faults: {defect.faults}")
+
+
+def print_power(hunted: Iterable[tuple[str, Catch]], progress: Progress, *, json_wanted: bool) -> dict[str, Catch]:
+    """Each defect as its hunt ends, then a closing line; or one JSON object. Returns what was printed."""
+    catches: dict[str, Catch] = {}
+    for name, catch in hunted:
+        catches[name] = catch
+        progress.clear()
+        if not json_wanted:
+            how = ", ".join(catch.invariants) if catch.caught else "NOT CAUGHT"
+            print(f"{name:34} {catch.seeds_to_catch:4} seeds   {how}", flush=True)
+        progress.show(f"{len(catches)} defects hunted")
+    progress.clear()
+    print(json.dumps(power_as_json(catches)) if json_wanted else closing_line(catches))
+    return catches
 
 
 def _print_faults(result: RunResult) -> None:
