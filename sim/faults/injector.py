@@ -25,6 +25,9 @@ class Injector:
         self._emit = world.recorder.emitter("faults")
         self._open: dict[int, tuple[Strike, Undo]] = {}
         self._is_healed = False
+        # Aimed strikes that wait for their moment, each with the instant at which it strikes all the same.
+        self._waiting: list[tuple[int, Strike, int]] = []
+        self._is_looking = False
         for number, strike in enumerate(plan):
             world.clock.at(start_ns + strike.at_ns, self._begin, number, strike)
 
@@ -34,12 +37,37 @@ class Injector:
         for number in list(self._open):
             self._end(number)
 
-    def _begin(self, number: int, strike: Strike, waited_ns: int = 0) -> None:
+    def _begin(self, number: int, strike: Strike) -> None:
         if self._is_healed:
             return
-        if strike.is_aimed and waited_ns < AIM_NS and not is_moment(self._world, strike):
-            self._world.clock.after(LOOK_NS, self._begin, number, strike, waited_ns + LOOK_NS)
+        if strike.is_aimed and not is_moment(self._world, strike):
+            self._waiting.append((number, strike, self._world.clock.now + AIM_NS))
+            self._look_later()
+        else:
+            self._strike(number, strike)
+
+    def _look_later(self) -> None:
+        """Look again after a while, and not before something has happened: between two events no moment comes."""
+        if self._waiting and not self._is_looking:
+            self._is_looking = True
+            clock = self._world.clock
+            last_ns = min(until_ns for _, _, until_ns in self._waiting)
+            clock.at(max(clock.now + LOOK_NS, min(clock.next_ns(), last_ns)), self._look)
+
+    def _look(self) -> None:
+        self._is_looking = False
+        if self._is_healed:
             return
+        now = self._world.clock.now
+        waiting, self._waiting = self._waiting, []
+        for number, strike, until_ns in waiting:
+            if now >= until_ns or is_moment(self._world, strike):
+                self._strike(number, strike)
+            else:
+                self._waiting.append((number, strike, until_ns))
+        self._look_later()
+
+    def _strike(self, number: int, strike: Strike) -> None:
         self.struck[strike.fault] += 1
         self._record(strike, "start")
         undo = BEGIN[strike.fault](self._world, strike)
