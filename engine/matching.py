@@ -36,10 +36,7 @@ What is decided here, beyond the words of the design:
 """
 
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Final, NamedTuple, TypeVar
-
-import msgspec
 
 from engine import plain_codes as code
 from engine.book import NO_LIMIT, Order, OrderBook
@@ -49,7 +46,6 @@ from schema.events import (
     CancelOrder,
     EngineOutput,
     FundUpdate,
-    OrderCommand,
     OrderCompletion,
     OrderPlacement,
     OrderRejected,
@@ -61,7 +57,7 @@ from schema.events import (
     Trade,
     ValidatedOrder,
 )
-from schema.identifiers import INT64_MAX, NO_ORDER, OrderId, SymbolId, TradeId, UserId
+from schema.identifiers import INT64_MAX, NO_ORDER, OrderId, SymbolId, UserId
 from schema.limits import MATCH_LIMIT
 from schema.topics import Topology
 from schema.wire import GENESIS_HASH, seal
@@ -69,7 +65,10 @@ from schema.wire import GENESIS_HASH, seal
 TRADE_IDS_PER_OUTPUT: Final = 1024
 """A trade's id is its output's sequence times this, plus its index: there are never more trades than MATCH_LIMIT."""
 
+_REMEMBERED_USERS_MAX: Final = 100_000
+
 _S = TypeVar("_S", bound=OrderState)
+_new_tuple = tuple.__new__
 
 
 class InvalidInputError(ValueError):
@@ -97,18 +96,39 @@ class AppliedInput(NamedTuple):
     hash: int
 
 
-class _Effect(msgspec.Struct, frozen=True, gc=False):
-    """What one input does, but for its place in the chain. `met` has the entries of the makers' users, as first met."""
+_Effect = tuple[
+    int,
+    int,
+    Entries,
+    tuple[OrderPlacement, ...],
+    tuple[OrderUpdate, ...],
+    tuple[OrderCompletion, ...],
+    tuple[OrderRejected, ...],
+    tuple[Trade, ...],
+    dict[UserId, Entries] | None,
+]
+"""What one input does, but for its place in the chain: verdict, reason, the submitter's entries, placements, updates,
+completions, refusals, trades, and the entries of the makers' users, as first met.
 
-    verdict: int
-    reason: int = 0
-    placements: tuple[OrderPlacement, ...] = ()
-    updates: tuple[OrderUpdate, ...] = ()
-    completions: tuple[OrderCompletion, ...] = ()
-    refusals: tuple[OrderRejected, ...] = ()
-    trades: tuple[Trade, ...] = ()
-    entries: Entries = ()
-    met: dict[UserId, Entries] | None = None
+A plain tuple, because it only lives from one line to the next and a struct would cost as much as an event.
+"""
+
+
+_NOTHING_DONE: Final[_Effect] = (code.TOO_LATE, code.NOT_LIVE, (), (), (), (), (), (), None)
+
+
+class _UserPartitions(dict[UserId, int]):
+    """The partition of each user, worked out once: the formula's wide integers take five times as long as looking."""
+
+    def __init__(self, topology: Topology) -> None:
+        super().__init__()
+        self._topology = topology
+
+    def __missing__(self, user_id: UserId) -> int:
+        if len(self) >= _REMEMBERED_USERS_MAX:
+            self.clear()
+        partition = self[user_id] = self._topology.user_partition(user_id)
+        return partition
 
 
 class _Fills:
@@ -136,7 +156,7 @@ class MatchingEngine:
         "_links_out",
         "_markets",
         "_orders",
-        "_user_partition",
+        "_user_partitions",
         "last_hash",
         "next_input_offset",
         "output_seq",
@@ -150,7 +170,7 @@ class MatchingEngine:
         self.last_hash = GENESIS_HASH
         self.time_ns = 0
         self.next_input_offset = 0
-        self._user_partition = lru_cache(maxsize=100_000)(topology.user_partition)
+        self._user_partitions = _UserPartitions(topology)
         # Live orders of all symbols: an order id is unique in the partition.
         self._orders: dict[OrderId, Order] = {}
         self._markets: dict[SymbolId, Market] = {
@@ -176,45 +196,60 @@ class MatchingEngine:
         market = self._markets.get(command.symbol_id)
         if market is None:
             raise InvalidInputError(f"symbol {command.symbol_id} is not one of partition {self.partition}")
-        if type(command) is PlaceOrder:
-            _require_possible(command, command.order_type, command.max_spend)
-        elif type(command) is ReplaceOrder:
-            _require_possible(command, code.LIMIT, 0)
+        output_seq = self.output_seq + 1
+        time_ns = self.time_ns
+        if command.requested_at_ns > time_ns:
+            time_ns = command.requested_at_ns
+        # Exact types, because isinstance takes long to say no of a struct class.
+        kind = type(command)
+        if kind is PlaceOrder:
+            effect = self._place(market, command, output_seq, time_ns)  # type: ignore[arg-type]
+        elif kind is CancelOrder:
+            effect = self._cancel(market, command, time_ns)  # type: ignore[arg-type]
+        elif kind is ReduceOrder:
+            effect = self._reduce(market, command, time_ns)  # type: ignore[arg-type]
+        else:
+            assert kind is ReplaceOrder
+            effect = self._replace(market, command, output_seq, time_ns)  # type: ignore[arg-type]
+        verdict, reason, entries, placements, updates, completions, refusals, trades, met = effect
 
         self._links_in[source] = expected
-        self.output_seq += 1
-        if command.requested_at_ns > self.time_ns:
-            self.time_ns = command.requested_at_ns
-        # Exact types, because isinstance takes long to say no of a struct class.
-        if type(command) is PlaceOrder:
-            effect = self._place(market, command)
-        elif type(command) is CancelOrder:
-            effect = self._cancel(market, command)
-        elif type(command) is ReduceOrder:
-            effect = self._reduce(market, command)
-        else:
-            assert type(command) is ReplaceOrder
-            effect = self._replace(market, command)
+        self.output_seq = output_seq
+        self.time_ns = time_ns
+        user_id = command.user_id
+        link_seq = self._next_link(user_id)
+        submitter = FundUpdate(
+            self.partition,
+            output_seq,
+            link_seq,
+            time_ns,
+            user_id,
+            command.request_id,
+            verdict,
+            reason,
+            command.order_id,
+            entries,
+        )
         output = EngineOutput(
             self.partition,
-            self.output_seq,
+            output_seq,
             self.last_hash,
             topic,
             partition,
             offset,
             order,
-            self.time_ns,
-            effect.placements,
-            effect.updates,
-            effect.completions,
-            effect.refusals,
-            effect.trades,
-            self._fund_updates(command, effect),
+            time_ns,
+            placements,
+            updates,
+            completions,
+            refusals,
+            trades,
+            self._with_makers(submitter, met) if met else (submitter,),
         )
         value, self.last_hash = seal(output)
         self.next_input_offset = offset + 1
         # A named tuple's own constructor is a Python function, three times as slow.
-        return tuple.__new__(AppliedInput, (output, value, self.last_hash))
+        return _new_tuple(AppliedInput, (output, value, self.last_hash))
 
     def open_orders(self) -> Iterator[Order]:
         """Every live order: symbols in id order, bids then asks, each in priority."""
@@ -257,59 +292,109 @@ class MatchingEngine:
                 raise SnapshotError(f"order {order.order_id} stands in it twice")
             if order.side not in (code.BUY, code.SELL) or not 0 <= order.filled_quantity < order.quantity:
                 raise SnapshotError(f"order {order.order_id} cannot be resting: {order}")
-            makers = market.book.makers[order.side]
+            makers = market.makers[order.side]
             if makers.first(order.price * makers.sign) is not None:
                 raise SnapshotError(f"order {order.order_id} rests although it crosses the book")
-            market.book.sides[order.side].add(order)
+            market.sides[order.side].add(order)
         return engine
 
-    def _place(self, market: Market, command: PlaceOrder) -> _Effect:
+    def _place(self, market: Market, command: PlaceOrder, output_seq: int, time_ns: int) -> _Effect:
+        # Half of all inputs come by here. A field is read once: reading all of an order's costs as much as making it.
+        order_id, user_id, symbol_id = command.order_id, command.user_id, command.symbol_id
+        side, order_type, time_in_force = command.side, command.order_type, command.time_in_force
+        price, quantity, max_spend = command.price, command.quantity, command.max_spend
+        client_order_id = command.request_id
+        if not (
+            quantity > 0
+            and (side == code.BUY or side == code.SELL)
+            and 0 <= time_in_force <= code.POST_ONLY
+            and (price > 0 if order_type == code.LIMIT else order_type == code.MARKET and max_spend >= 0)
+        ):
+            raise _impossible(command)
         order = Order(
-            command.order_id,
-            command.user_id,
-            command.symbol_id,
-            self.time_ns,
+            order_id,
+            user_id,
+            symbol_id,
+            time_ns,
             1,
-            command.side,
-            command.order_type,
-            command.time_in_force,
-            command.price,
-            command.quantity,
+            side,
+            order_type,
+            time_in_force,
+            price,
+            quantity,
             0,
             0,
-            command.max_spend,
-            command.request_id,
+            max_spend,
+            client_order_id,
         )
-        if command.order_id in self._orders:
-            return self._refuse(market, order, code.DUPLICATE_ORDER_ID)
-        return self._enter(market, order, code.PLACED)
+        if order_id in self._orders:
+            return self._refuse(market, order, code.DUPLICATE_ORDER_ID, time_ns)
+        makers = market.makers[side]
+        if (
+            order_type == code.MARKET
+            or time_in_force == code.IOC
+            or time_in_force == code.FOK
+            or makers.first(price * makers.sign) is not None
+        ):
+            return self._enter(market, order, code.PLACED, output_seq, time_ns)
+        # The same as `_enter` does with an order that rests and meets nobody.
+        market.sides[side].add(order)
+        placement = OrderPlacement(
+            order_id,
+            user_id,
+            symbol_id,
+            time_ns,
+            time_ns,
+            1,
+            code.NEW,
+            0,
+            side,
+            order_type,
+            time_in_force,
+            price,
+            quantity,
+            0,
+            0,
+            max_spend,
+            client_order_id,
+        )
+        return code.PLACED, 0, (), (placement,), (), (), (), (), None
 
-    def _cancel(self, market: Market, command: CancelOrder) -> _Effect:
+    def _cancel(self, market: Market, command: CancelOrder, time_ns: int) -> _Effect:
         order = self._live_order(command.order_id, command)
         if order is None:
-            return _Effect(code.TOO_LATE, code.NOT_LIVE)
-        completion, entries = self._take_out(market, order, code.CANCELLED_BY_USER)
-        return _Effect(code.VERDICT_CANCELLED, 0, (), (), completion, (), (), entries)
+            return _NOTHING_DONE
+        completions, entries = self._take_out(market, order, code.CANCELLED_BY_USER, time_ns)
+        return code.VERDICT_CANCELLED, 0, entries, (), (), completions, (), (), None
 
-    def _reduce(self, market: Market, command: ReduceOrder) -> _Effect:
+    def _reduce(self, market: Market, command: ReduceOrder, time_ns: int) -> _Effect:
         order = self._live_order(command.order_id, command)
         if order is None:
-            return _Effect(code.TOO_LATE, code.NOT_LIVE)
-        if command.quantity >= order.quantity:
-            return _Effect(code.INVALID, code.INVALID_REDUCTION)
-        if command.quantity <= order.filled_quantity:
-            completion, entries = self._take_out(market, order, code.REASON_REDUCED)
-            return _Effect(code.VERDICT_REDUCED, completions=completion, entries=entries)
-        entries = market.release(order, market.need(order, order.quantity - command.quantity))
-        order.quantity = command.quantity
-        return _Effect(code.VERDICT_REDUCED, updates=(_updated(order, self.time_ns),), entries=entries)
+            return _NOTHING_DONE
+        quantity = command.quantity
+        if quantity >= order.quantity:
+            return code.INVALID, code.INVALID_REDUCTION, (), (), (), (), (), (), None
+        if quantity <= order.filled_quantity:
+            completions, entries = self._take_out(market, order, code.REASON_REDUCED, time_ns)
+            return code.VERDICT_REDUCED, 0, entries, (), (), completions, (), (), None
+        entries = market.release(order, market.need(order, order.quantity - quantity))
+        order.quantity = quantity
+        return code.VERDICT_REDUCED, 0, entries, (), (_updated(order, time_ns),), (), (), (), None
 
-    def _replace(self, market: Market, command: ReplaceOrder) -> _Effect:
+    def _replace(self, market: Market, command: ReplaceOrder, output_seq: int, time_ns: int) -> _Effect:
+        is_possible = (
+            command.quantity > 0
+            and (command.side == code.BUY or command.side == code.SELL)
+            and 0 <= command.time_in_force <= code.POST_ONLY
+            and command.price > 0
+        )
+        if not is_possible:
+            raise _impossible(command)
         order = Order(
             command.order_id,
             command.user_id,
             command.symbol_id,
-            self.time_ns,
+            time_ns,
             1,
             command.side,
             code.LIMIT,
@@ -323,15 +408,15 @@ class MatchingEngine:
         )
         replaced = self._live_order(command.replaced_order_id, command)
         if replaced is None:
-            refusal = _state(OrderRejected, order, self.time_ns, code.REJECTED, code.REPLACED_ORDER_NOT_LIVE)
+            refusal = _state(OrderRejected, order, 1, time_ns, code.REJECTED, code.REPLACED_ORDER_NOT_LIVE)
             entries = market.release(order, market.lock(order))
-            return _Effect(code.TOO_LATE, code.NOT_LIVE, refusals=(refusal,), entries=entries)
+            return code.TOO_LATE, code.NOT_LIVE, entries, (), (), (), (refusal,), (), None
         # Asked before the replaced order leaves: an id does not live a second time, not even its own.
         is_duplicate = command.order_id in self._orders
-        completion, entries = self._take_out(market, replaced, code.REASON_REPLACED)
+        completions, entries = self._take_out(market, replaced, code.REASON_REPLACED, time_ns)
         if is_duplicate:
-            return self._refuse(market, order, code.DUPLICATE_ORDER_ID, completion, entries)
-        return self._enter(market, order, code.VERDICT_REPLACED, completion, entries)
+            return self._refuse(market, order, code.DUPLICATE_ORDER_ID, time_ns, completions, entries)
+        return self._enter(market, order, code.VERDICT_REPLACED, output_seq, time_ns, completions, entries)
 
     def _live_order(self, order_id: OrderId, command: CancelOrder | ReduceOrder | ReplaceOrder) -> Order | None:
         order = self._orders.get(order_id)
@@ -339,102 +424,90 @@ class MatchingEngine:
             return None
         return order
 
-    def _take_out(self, market: Market, order: Order, reason: int) -> tuple[tuple[OrderCompletion], Entries]:
+    def _take_out(
+        self, market: Market, order: Order, reason: int, time_ns: int
+    ) -> tuple[tuple[OrderCompletion], Entries]:
         """Complete a resting order as cancelled and release what it still locks."""
-        market.book.sides[order.side].remove(order)
-        order.revision += 1
-        completion = _state(OrderCompletion, order, self.time_ns, code.CANCELLED, reason)
-        return (completion,), market.release(order, market.need(order, order.quantity - order.filled_quantity))
+        market.sides[order.side].remove(order)
+        return (_completed(order, time_ns, code.CANCELLED, reason),), market.release_rest(order)
 
     def _refuse(
         self,
         market: Market,
         order: Order,
         reason: int,
+        time_ns: int,
         completions: tuple[OrderCompletion, ...] = (),
         entries: Entries = (),
     ) -> _Effect:
-        refusal = _state(OrderRejected, order, self.time_ns, code.REJECTED, reason)
-        released = market.release(order, market.lock(order))
+        refusal = _state(OrderRejected, order, 1, time_ns, code.REJECTED, reason)
         # Summed, because a replace to the replaced order's own id releases two locks under one id.
-        return _Effect(
-            code.REFUSED, reason, completions=completions, refusals=(refusal,), entries=summed(entries + released)
-        )
+        released = summed(entries + market.release(order, market.lock(order)))
+        return code.REFUSED, reason, released, (), (), completions, (refusal,), (), None
 
     def _enter(
         self,
         market: Market,
         order: Order,
         verdict: int,
+        output_seq: int,
+        time_ns: int,
         completions: tuple[OrderCompletion, ...] = (),
         entries: Entries = (),
     ) -> _Effect:
         """Take or refuse a new order; `completions` and `entries` are what the input did before."""
-        time_ns = self.time_ns
-        makers = market.book.makers[order.side]
+        side = order.side
+        makers = market.makers[side]
         limit = NO_LIMIT if order.order_type == code.MARKET else order.price * makers.sign
         time_in_force = order.time_in_force
         meets = makers.first(limit) is not None
         if time_in_force == code.POST_ONLY and meets:
-            return self._refuse(market, order, code.WOULD_CROSS, completions, entries)
+            return self._refuse(market, order, code.WOULD_CROSS, time_ns, completions, entries)
         if time_in_force == code.FOK and not _can_fill(market, order, limit):
-            return self._refuse(market, order, code.CANNOT_FILL, completions, entries)
+            return self._refuse(market, order, code.CANNOT_FILL, time_ns, completions, entries)
 
-        placements = (_state(OrderPlacement, order, time_ns, code.NEW, 0),)
+        placements = (_state(OrderPlacement, order, 1, time_ns, code.NEW, 0),)
         rests = (time_in_force == code.GTC or time_in_force == code.POST_ONLY) and order.order_type == code.LIMIT
         if rests and not meets:
-            market.book.sides[order.side].add(order)
-            return _Effect(verdict, 0, placements, (), completions, (), (), entries)
+            market.sides[side].add(order)
+            return verdict, 0, entries, placements, (), completions, (), (), None
 
-        fills = _match(market, order, limit, self.output_seq, time_ns)
+        fills = _match(market, order, limit, output_seq, time_ns)
         rest = order.quantity - order.filled_quantity
         still_needed = 0
         if not rest:
-            order.revision += 1
-            fills.completions.append(_state(OrderCompletion, order, time_ns, code.FILLED, code.REASON_FILLED))
+            fills.completions.append(_completed(order, time_ns, code.FILLED, code.REASON_FILLED))
         elif fills.stopped or not rests or order.filled_quote + market.cost(order, rest) > INT64_MAX:
             reason = fills.stopped or (code.OVERFLOW if rests else code.UNFILLED_REST)
-            order.revision += 1
-            fills.completions.append(_state(OrderCompletion, order, time_ns, code.CANCELLED, reason))
+            fills.completions.append(_completed(order, time_ns, code.CANCELLED, reason))
         else:
             fills.updates.append(_updated(order, time_ns))
             still_needed = market.need(order, rest)
-            market.book.sides[order.side].add(order)
-        return _Effect(
+            market.sides[side].add(order)
+        return (
             verdict,
             0,
+            entries + market.settle_taker(order, still_needed),
             placements,
             tuple(fills.updates),
             completions + tuple(fills.completions),
             (),
             tuple(fills.trades),
-            entries + market.settle_taker(order, still_needed),
             fills.met,
         )
 
-    def _fund_updates(self, command: OrderCommand, effect: _Effect) -> tuple[FundUpdate, ...]:
+    def _next_link(self, user_id: UserId) -> int:
+        """The link_seq of one more fund update for this user's partition."""
         links = self._links_out
-        user_id = command.user_id
-        partition = self._user_partition(user_id)
+        partition = self._user_partitions[user_id]
         link_seq = links[partition] = links.get(partition, 0) + 1
-        submitter = FundUpdate(
-            self.partition,
-            self.output_seq,
-            link_seq,
-            self.time_ns,
-            user_id,
-            command.request_id,
-            effect.verdict,
-            effect.reason,
-            command.order_id,
-            effect.entries,
-        )
-        if not effect.met:
-            return (submitter,)
+        return link_seq
+
+    def _with_makers(self, submitter: FundUpdate, met: dict[UserId, Entries]) -> tuple[FundUpdate, ...]:
+        """The submitter's fund update, then those of the users whose orders were met."""
         updates = [submitter]
-        for user_id, entries in effect.met.items():
-            partition = self._user_partition(user_id)
-            link_seq = links[partition] = links.get(partition, 0) + 1
+        for user_id, entries in met.items():
+            link_seq = self._next_link(user_id)
             updates.append(
                 FundUpdate(
                     self.partition, self.output_seq, link_seq, self.time_ns, user_id, "", 0, 0, NO_ORDER, entries
@@ -446,7 +519,7 @@ class MatchingEngine:
 def _match(market: Market, taker: Order, limit: int, output_seq: int, time_ns: int) -> _Fills:
     """Trade with makers up to `limit`, in priority, until the taker is filled or stopped or there are no more."""
     fills = _Fills()
-    makers = market.book.makers[taker.side]
+    makers = market.makers[taker.side]
     unit_atoms = market.tick_lot_atoms
     spends = taker.order_type == code.MARKET and taker.side == code.BUY
     rest = taker.quantity
@@ -474,7 +547,8 @@ def _match(market: Market, taker: Order, limit: int, output_seq: int, time_ns: i
         maker.filled_quote += quote
         fills.trades.append(
             Trade(
-                TradeId(output_seq * TRADE_IDS_PER_OUTPUT + len(fills.trades)),
+                # Calling TradeId would take as long as making the trade.
+                output_seq * TRADE_IDS_PER_OUTPUT + len(fills.trades),  # type: ignore[arg-type]
                 taker.symbol_id,
                 price,
                 quantity,
@@ -492,8 +566,7 @@ def _match(market: Market, taker: Order, limit: int, output_seq: int, time_ns: i
             fills.updates.append(_updated(maker, time_ns))
         else:
             makers.remove(maker)
-            maker.revision += 1
-            fills.completions.append(_state(OrderCompletion, maker, time_ns, code.FILLED, code.REASON_FILLED))
+            fills.completions.append(_completed(maker, time_ns, code.FILLED, code.REASON_FILLED))
     return fills
 
 
@@ -502,7 +575,7 @@ def _can_fill(market: Market, order: Order, limit: int) -> bool:
     rest = order.quantity
     money = order.max_spend
     spends = order.order_type == code.MARKET and order.side == code.BUY
-    for met, maker in enumerate(market.book.makers[order.side].within(limit)):
+    for met, maker in enumerate(market.makers[order.side].within(limit)):
         if met == MATCH_LIMIT or maker.user_id == order.user_id:
             return False
         quantity = min(rest, maker.quantity - maker.filled_quantity)
@@ -517,31 +590,30 @@ def _can_fill(market: Market, order: Order, limit: int) -> bool:
     return False
 
 
-def _require_possible(command: PlaceOrder | ReplaceOrder, order_type: int, max_spend: int) -> None:
-    """Raise InvalidInputError for an order that the balance core must have rejected."""
-    is_possible = (
-        command.quantity > 0
-        and 0 <= command.side <= code.SELL
-        and 0 <= command.time_in_force <= code.POST_ONLY
-        and (command.price > 0 if order_type == code.LIMIT else order_type == code.MARKET and max_spend >= 0)
-    )
-    if not is_possible:
-        raise InvalidInputError(f"order {command.order_id} cannot have been accepted: {command}")
+def _impossible(command: PlaceOrder | ReplaceOrder) -> InvalidInputError:
+    """For an order that the balance core must have rejected."""
+    return InvalidInputError(f"order {command.order_id} cannot have been accepted: {command}")
 
 
 def _updated(order: Order, time_ns: int) -> OrderUpdate:
-    order.revision += 1
-    return _state(OrderUpdate, order, time_ns, code.PARTIALLY_FILLED if order.filled_quantity else code.NEW, 0)
+    order.revision = revision = order.revision + 1
+    status = code.PARTIALLY_FILLED if order.filled_quantity else code.NEW
+    return _state(OrderUpdate, order, revision, time_ns, status, 0)
 
 
-def _state(kind: type[_S], order: Order, time_ns: int, status: int, reason: int) -> _S:
+def _completed(order: Order, time_ns: int, status: int, reason: int) -> OrderCompletion:
+    # The revision is not stored any more: nobody reads it again, and setting a struct's field is dear.
+    return _state(OrderCompletion, order, order.revision + 1, time_ns, status, reason)
+
+
+def _state(kind: type[_S], order: Order, revision: int, time_ns: int, status: int, reason: int) -> _S:
     return kind(
         order.order_id,
         order.user_id,
         order.symbol_id,
         order.created_at_ns,
         time_ns,
-        order.revision,
+        revision,
         status,
         reason,
         order.side,

@@ -16,10 +16,12 @@ Entries = tuple[FundEntry, ...]
 class Market:
     """One symbol's book, and the symbol's arithmetic as plain attributes."""
 
-    __slots__ = ("base_id", "book", "lot_atoms", "quote_id", "tick_lot_atoms")
+    __slots__ = ("base_id", "book", "lot_atoms", "makers", "quote_id", "sides", "tick_lot_atoms")
 
     def __init__(self, symbol: Symbol, book: OrderBook) -> None:
         self.book = book
+        self.sides = book.sides
+        self.makers = book.makers
         self.base_id = symbol.base.asset_id
         self.quote_id = symbol.quote.asset_id
         self.lot_atoms = symbol.lot_atoms
@@ -47,6 +49,15 @@ class Market:
             return ()
         asset_id = self.base_id if order.side == code.SELL else self.quote_id
         return (FundEntry(order.order_id, asset_id, code.RELEASE, atoms, -atoms),)
+
+    def release_rest(self, order: Order) -> Entries:
+        """Give back what a resting order, which is never filled, still locks: every cancel comes by here."""
+        rest = order.quantity - order.filled_quantity
+        if order.side == code.SELL:
+            atoms = rest * self.lot_atoms
+            return (FundEntry(order.order_id, self.base_id, code.RELEASE, atoms, -atoms),)
+        atoms = order.price * rest * self.tick_lot_atoms
+        return (FundEntry(order.order_id, self.quote_id, code.RELEASE, atoms, -atoms),)
 
     def settle(self, order: Order, quantity: int, quote: int) -> Entries:
         """The order's lock pays for a fill of `quantity` lots that cost `quote` atoms, and gets what it bought."""
