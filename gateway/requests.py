@@ -248,4 +248,5 @@ def _identifier(value: int, field: str) -> int:
 
 def _printable(text: str) -> str:
     # What a client sent may come back in a message, but never more of it than fits a line, and no control characters.
-    return text[:120].encode("unicode_escape").decode("ascii")
+    # Cut again at the end: what is escaped is up to ten times as long.
+    return text[:120].encode("unicode_escape").decode("ascii")[:120]

@@ -204,3 +204,9 @@ def test_decimal_is_taken_exactly_or_not_at_all(value):
     else:
         assert isinstance(event, PlaceOrder)
         assert Decimal(event.price) / 100 == value
+
+
+def test_message_stays_short_when_what_it_repeats_has_to_be_escaped() -> None:
+    with pytest.raises(RequestError) as refused:
+        parse({"type": "\U00010000" * 100})
+    assert len(str(refused.value)) < 150
