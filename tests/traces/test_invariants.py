@@ -11,6 +11,7 @@ from xxhash import xxh3_64_digest
 from benchmarks.mini_world import BUY, SELL, TOPOLOGY, MiniWorld
 from schema import topics
 from schema.codes import EntryKind, Reason
+from schema.events import FundEntry
 from schema.tables import TABLE_COLUMNS
 from tests.traces.damage import (
     BOUGHT,
@@ -685,6 +686,40 @@ def price_improvement_is_not_given_back(world: MiniWorld) -> None:
         return replace(event, entries=tuple(replace(each, locked_after=each.locked_after + 9) for each in entries))
 
     change_balance_events(world, lambda event: any(each.kind == EntryKind.WITHDRAWAL for each in event.entries), kept)
+
+
+def _release_in_first_output(world: MiniWorld, atoms: int) -> None:
+    """Change the first release that any output names, in a run that its balance core kept from settling."""
+    touched = []
+
+    def of(entry: FundEntry) -> FundEntry:
+        if entry.kind == EntryKind.RELEASE and not touched:
+            touched.append(entry)
+            return replace(
+                entry, available_delta=entry.available_delta + atoms, locked_delta=entry.locked_delta - atoms
+            )
+        return entry
+
+    world.rewrite_outputs(
+        lambda output: replace(
+            output,
+            fund_updates=tuple(
+                replace(update, entries=tuple(map(of, update.entries))) for update in output.fund_updates
+            ),
+        )
+    )
+    assert touched
+    edit(world, "phases", {"phase": "unsettled", "detail": "a partition stopped"}, phase="settled")
+
+
+@breaks("locks-match-orders", "more was taken from the lock")
+def output_releases_more_than_the_order_locked(world: MiniWorld) -> None:
+    _release_in_first_output(world, 1)
+
+
+@breaks("locks-match-orders", "not given back whole")
+def ended_order_keeps_some_of_its_lock(world: MiniWorld) -> None:
+    _release_in_first_output(world, -1)
 
 
 @breaks("locks-match-orders", "by the user_balances")

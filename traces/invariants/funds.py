@@ -81,9 +81,16 @@ def funds_conserved(trace: Trace) -> Verdict:
 @invariant("locks-match-orders")
 def locks_match_orders(trace: Trace) -> Verdict:
     """Once settled, what a user has locked is what the live orders need: a buy its price times the rest, a sell the
-    rest; in the ledger and in user_balances alike."""
+    rest; in the ledger and in user_balances alike.
+
+    At any time, the engine takes no more from a lock than the order has locked, and all of it when the order ends: a
+    balance that another order holds up would hide it, and a balance core that stops at it would never settle.
+    """
     found = Findings()
-    if not trace.has_settled or not trace.begins_at_one:
+    if not trace.begins_at_one:
+        return found.verdict
+    _check_locks(trace, found)
+    if not trace.has_settled:
         return found.verdict
     states = trace.last_states
     live = rows(states, np.isin(ints(states, "status"), (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED)))
@@ -122,6 +129,26 @@ def locks_match_orders(trace: Trace) -> Verdict:
             "user_id", "asset_id", "needed",
         )  # fmt: skip
     return found.verdict
+
+
+def _check_locks(trace: Trace, found: Findings) -> None:
+    """What outputs debit and release of each order, against what was locked for it."""
+    locks = rows(trace.ledger_entries, ints(trace.ledger_entries, "kind") == EntryKind.LOCK)
+    taken = rows(trace.fund_entries, ints(trace.fund_entries, "locked_delta") != 0)
+    ends = pd.concat([trace.completions, trace.refusals], ignore_index=True)[["user_id", "order_id"]]
+    found.checked(len(locks))
+    (locked, freed), size = codes(("user_id", "order_id", "asset_id"), locks, taken)
+    balance = group_sums(locked, size, ints(locks, "locked_delta")) + group_sums(
+        freed, size, ints(taken, "locked_delta")
+    )
+    which = ("user_id", "order_id", "asset_id")
+    over = rows(taken.assign(over=-balance[freed]), balance[freed] < 0)
+    found.add("more was taken from the lock than the order locked", over.drop_duplicates(list(which)), *which, "over")
+    # An id that was used again has as many locks as times it was placed, and all are gone when each has ended.
+    (of_lock, of_end), orders = codes(("user_id", "order_id"), locks, ends)
+    has_ended = np.bincount(of_end, minlength=orders) >= np.bincount(of_lock, minlength=orders)
+    kept = rows(locks.assign(kept=balance[locked]), has_ended[of_lock] & (balance[locked] > 0))
+    found.add("order ended, but its lock was not given back whole", kept.drop_duplicates(list(which)), *which, "kept")
 
 
 @invariant("ledger-matches-balances")
