@@ -6,12 +6,12 @@ from typing import Any
 import msgspec
 from xxhash import xxh3_64_digest
 
-from engine import matching, matching_funds
+from engine import matching
 from engine import plain_codes as code
 from engine.book import BookSide, Order
 from engine.matching import MatchingEngine
-from engine.matching_funds import Entries, Market
-from schema.events import CancelOrder, EngineOutput
+from engine.matching_funds import Entries, Market, summed
+from schema.events import EngineOutput
 from schema.wire import ENGINE_OUTPUT, Codec, WireError, seal
 from sim.defects.defect import Defect, Replacement
 
@@ -29,10 +29,11 @@ def _makers_complete_silently(intact: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _cancels_complete_silently(intact: Callable[..., Any]) -> Callable[..., Any]:
-    def cancel(self: MatchingEngine, market: Market, command: CancelOrder) -> Any:
-        return msgspec.structs.replace(intact(self, market, command), completions=())
+    def take_out(self: MatchingEngine, market: Market, order: Order, reason: int, *rest: Any) -> Any:
+        completions, entries = intact(self, market, order, reason, *rest)
+        return () if reason == code.CANCELLED_BY_USER else completions, entries
 
-    return cancel
+    return take_out
 
 
 def _newest_first(intact: Callable[..., Order | None]) -> Callable[..., Order | None]:
@@ -57,16 +58,12 @@ def _keeps_improvement(intact: Callable[..., Entries]) -> Callable[..., Entries]
 
 
 def _releases_filled_part(intact: Callable[..., Any]) -> Callable[..., Any]:
-    def cancel(self: MatchingEngine, market: Market, command: CancelOrder) -> Any:
-        order = self._live_order(command.order_id, command)
-        filled = order.filled_quantity if order is not None else 0
-        effect = intact(self, market, command)
-        if order is None or not filled:
-            return effect
-        again = market.release(order, market.need(order, filled))
-        return msgspec.structs.replace(effect, entries=matching_funds.summed(effect.entries + again))
+    def take_out(self: MatchingEngine, market: Market, order: Order, reason: int, *rest: Any) -> Any:
+        completions, entries = intact(self, market, order, reason, *rest)
+        again = market.release(order, market.need(order, order.filled_quantity))
+        return completions, summed(entries + again)
 
-    return cancel
+    return take_out
 
 
 def _short_seal(output: EngineOutput) -> tuple[bytes, int]:
@@ -100,7 +97,7 @@ DEFECTS = (
         "cancel-completion-missing",
         "a cancelled order leaves the book without a completion",
         ("cancel-honoured", "completion-once"),
-        (Replacement(MatchingEngine, "_cancel", _cancels_complete_silently),),
+        (Replacement(MatchingEngine, "_take_out", _cancels_complete_silently),),
     ),
     Defect(
         "events-outside-hash",
@@ -126,7 +123,7 @@ DEFECTS = (
     Defect(
         "released-twice",
         "a cancel that meets a partly filled order releases the filled part's funds too",
-        ("locks-match-orders", "converges"),
-        (Replacement(MatchingEngine, "_cancel", _releases_filled_part),),
+        ("locks-match-orders",),
+        (Replacement(MatchingEngine, "_take_out", _releases_filled_part),),
     ),
 )
