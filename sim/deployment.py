@@ -51,9 +51,8 @@ class GatewayHost:
     host: Host
     front: GatewayFront | None = None
 
-    @property
-    def name(self) -> str:
-        return self.host.name
+    def __post_init__(self) -> None:
+        self.name = self.host.name
 
     @property
     def incarnation(self) -> Incarnation | None:

@@ -101,7 +101,7 @@ class _Reader:
         if plan.is_reversed:
             pieces.reverse()
         seen_cursor = cursor is None
-        last: Cursor | None = None
+        at: tuple[Key, Position | None, Key, int] | None = None  # where the last row stands: a cursor, once needed
         for key in self._keys(cursor):
             within = 0
             after: Position | None = None
@@ -114,14 +114,15 @@ class _Reader:
                 continue
             for position, clustering, row in self._rows(key, pieces, after, resumed):
                 if len(rows) >= wanted or remaining <= 0:
-                    return self._finish(rows, counted, last if remaining > 0 else None)
+                    last = None if at is None or remaining <= 0 else Cursor(*at[:3], remaining, at[3])
+                    return self._finish(rows, counted, last)
                 if plan.is_count:
                     counted += 1
                 else:
                     rows.append(row)
                 remaining -= 0 if plan.is_count else 1
                 within += 1
-                last = Cursor(key, position, clustering, remaining, within)
+                at = key, position, clustering, within
                 if per_partition is not None and within >= per_partition:
                     break
         return self._finish(rows, counted, None)
@@ -185,7 +186,12 @@ class _Reader:
             return
         found_any = False
         narrow = plan.where.clustering or plan.where.range_columns or plan.where.tuple_columns
-        alone = len(partitions) == 1
+        # Replicas usually hold the very same objects; then one look at one of them is enough. Dictionaries compare
+        # their values by identity first, and rows know no other equality. A read of a part looks at that part only.
+        is_whole = not narrow and plan.limit_source < 0
+        alone = len(partitions) == 1 or (
+            is_whole and all(p is not None and first is not None and p.rows == first.rows for p in partitions[1:])
+        )
         for piece in pieces:
             for position in self._positions(partitions, piece):
                 if resumed and after is not None and (position >= after if plan.is_reversed else position <= after):
