@@ -17,7 +17,9 @@ from sim.orderly import deterministic_asyncio
 from sim.randomness import Randomness
 
 COLLECT_EVERY_EVENTS = 200_000
-"""With the garbage collector off, it is called when so many events have been scheduled since the last time."""
+"""With the garbage collector off, it is called when so many events have been scheduled since the last time, and half
+as many as by then: each look takes as long as the world is large, and looks at even steps would make a run's cost
+quadratic."""
 
 _LOOK_EVERY_NS = NS_PER_SECOND
 
@@ -101,7 +103,8 @@ class World:
             clock.run_until(min(when_ns, max(clock.now + _LOOK_EVERY_NS, clock.next_ns())))
             if self._escapes is not None:
                 self._escapes.check()
-            if clock.scheduled - self._collected_at_event > COLLECT_EVERY_EVENTS:
+            since = clock.scheduled - self._collected_at_event
+            if since > max(COLLECT_EVERY_EVENTS, self._collected_at_event // 2):
                 self.collect()
         return False
 
