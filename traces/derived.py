@@ -104,7 +104,7 @@ DEAD_LETTER_COLUMNS: Final = (*_PLACE, "source_topic", "source_partition", "sour
 UNDECODABLE_COLUMNS: Final = ("topic", "partition", "offset", "reason")
 
 _TEXT_COLUMNS: Final = frozenset(("command", "request_id", "client_order_id", "input_topic", "source_topic", "topic"))
-_PACK_EVERY: Final = 4_096
+_PACK_EVERY: Final = 512
 """So many records are decoded between two packings."""
 
 
@@ -169,17 +169,15 @@ def command_columns(commands: Sequence[AnyRequest | None]) -> list[np.ndarray[An
     columns = {name: np.zeros(size, dtype=np.int64) for name in COMMAND_COLUMNS}
     columns["command"] = np.full(size, "", dtype=object)
     columns["request_id"] = np.full(size, "", dtype=object)
-    by_kind: dict[type, list[int]] = {}
-    for index, command in enumerate(commands):
-        by_kind.setdefault(type(command), []).append(index)
-    for kind, name in _COMMAND_NAMES.items():
-        at = by_kind.get(kind)
-        if at is None:
+    kinds = np.fromiter(map(_COMMAND_NUMBERS.__getitem__, map(type, commands)), np.int8, size)
+    for number, (kind, name) in enumerate(_COMMAND_NAMES.items()):
+        at = np.flatnonzero(kinds == number)
+        if not len(at):
             continue
         columns["command"][at] = name
         if kind is ReplaceOrder:
             columns["order_type"][at] = OrderType.LIMIT
-        fields = zip(*[astuple(commands[index]) for index in at], strict=True)  # type: ignore[arg-type]
+        fields = zip(*[astuple(commands[index]) for index in at.tolist()], strict=True)  # type: ignore[arg-type]
         for field, values in zip(kind.__struct_fields__, fields, strict=True):
             columns[field][at] = _texts(values) if field == "request_id" else _int64(values)
     return list(columns.values())
@@ -193,6 +191,7 @@ _COMMAND_NAMES: Final[dict[type[Request], str]] = {
     Deposit: "deposit",
     Withdraw: "withdraw",
 }
+_COMMAND_NUMBERS: Final[dict[type, int]] = {kind: number for number, kind in enumerate((*_COMMAND_NAMES, type(None)))}
 
 
 def records_of(kafka_log: pa.Table, topic: str) -> Iterator[tuple[int, int, int, bytes | None]]:
@@ -202,6 +201,14 @@ def records_of(kafka_log: pa.Table, topic: str) -> Iterator[tuple[int, int, int,
     """
     for batch in _batches_of(kafka_log, topic):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+def values_at(kafka_log: pa.Table, topic: str, wanted: set[tuple[int, int]]) -> Iterator[tuple[int, int, bytes | None]]:
+    """Partition, offset and value of those records of a topic that stand at one of the wanted (partition, offset)."""
+    part = kafka_log.select(["partition", "offset", "value"]).filter(pc.equal(kafka_log.column("topic"), topic))
+    places = zip(part.column("partition").to_numpy().tolist(), part.column("offset").to_numpy().tolist(), strict=True)
+    part = part.take([index for index, place in enumerate(places) if place in wanted])
+    yield from zip(*(column.to_pylist() for column in part.columns), strict=True)
 
 
 def _batches_of(kafka_log: pa.Table, topic: str) -> Iterator[pa.RecordBatch]:

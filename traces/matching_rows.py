@@ -6,7 +6,7 @@ key of any columns becomes one small integer per row, and everything else is an 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,31 +24,54 @@ def ints(frame: pd.DataFrame, column: str) -> Ints:
 
 def rows(frame: pd.DataFrame, selected: Mask) -> pd.DataFrame:
     """The rows for which the mask is true."""
-    # Mostly it is true of none, or of all; a real selection copies every column.
+    # Mostly it is true of none, of all, or of one stretch: a view. A real selection copies every column.
     count = int(np.count_nonzero(selected))
     if count == len(frame):
         return frame
-    found: pd.DataFrame = frame.loc[selected] if count else frame.iloc[:0]
+    first = int(np.argmax(selected)) if count else 0
+    together = bool(np.all(selected[first : first + count]))
+    found: pd.DataFrame = frame.iloc[first : first + count] if together else frame.iloc[np.flatnonzero(selected)]
     return found
 
 
 def codes(key: Sequence[str], *frames: pd.DataFrame) -> tuple[list[Ints], int]:
-    """A small integer for each row of each frame, the same for rows with the same key, and how many keys there are."""
-    lengths = [len(frame) for frame in frames]
-    combined: Ints | None = None
+    """A small integer for each row of each frame, the same for rows with the same key, and a bound of them: at most a
+    few times the number of rows."""
+    total = sum(len(frame) for frame in frames)
+    combined: Ints = np.zeros(total, dtype=np.int64)
     size = 1
     for column in key:
-        values = np.concatenate([_values(frame, column) for frame in frames])
-        code, unique = pd.factorize(values)
-        if combined is None:
-            combined, size = code.astype(np.int64), len(unique)
-        else:
-            # Factorized again after each column, so that the product can never overflow.
-            combined, distinct = pd.factorize(combined * max(len(unique), 1) + code)
-            combined, size = combined.astype(np.int64), len(distinct)
-    assert combined is not None
-    ends = np.cumsum(lengths)[:-1]
+        code, span = _numbered(np.concatenate([_values(frame, column) for frame in frames]))
+        if size > _COMBINED_MAX // span:
+            combined, size = _compact(combined)
+            if size > _COMBINED_MAX // span:
+                code, span = _compact(code)
+        combined, size = combined * span + code, size * span
+    if size > _SPARSE_MAX * total + _SPARSE_MAX:
+        combined, size = _compact(combined)
+    ends = np.cumsum([len(frame) for frame in frames])[:-1]
     return list(np.split(combined, ends)), size
+
+
+_COMBINED_MAX: Final = 1 << 62
+"""So many combinations of columns can be told apart in an integer."""
+_SPARSE_MAX: Final = 4
+"""So many times as many numbers as rows are no waste: cheaper than numbering anew."""
+
+
+def _numbered(values: npt.NDArray[Any]) -> tuple[Ints, int]:
+    """Integers from 0 that tell the values apart, and a bound of them. Those of integers are not without gaps."""
+    if values.dtype.kind == "O" or not len(values):
+        return _compact(values)
+    low, high = int(values.min()), int(values.max())
+    if high - low >= _COMBINED_MAX:
+        return _compact(values)
+    return values.astype(np.int64) - low, high - low + 1
+
+
+def _compact(values: npt.NDArray[Any]) -> tuple[Ints, int]:
+    code, unique = pd.factorize(values)
+    return code.astype(np.int64), max(len(unique), 1)
 
 
 def is_in(frame: pd.DataFrame, other: pd.DataFrame, key: Sequence[str]) -> Mask:

@@ -5,7 +5,7 @@ import pandas as pd
 
 from schema.topics import BALANCE_EVENTS, CHAINED_TOPICS, ENGINE_OUTPUTS, FUND_UPDATES, VALIDATED_ORDERS
 from traces.canonical import CanonicalEncoder, content_hash
-from traces.derived import records_of
+from traces.derived import values_at
 from traces.matching_rows import Mask, ints, rows
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
@@ -19,9 +19,9 @@ _OWN_PARTITION_COLUMN = {ENGINE_OUTPUTS: "symbol_partition", BALANCE_EVENTS: "us
 def chain_unbroken(trace: Trace) -> Verdict:
     """Sequence and hashes link, per chained partition, as committed; recomputed by the checker's own encoder.
 
-    Every record's hash is computed anew over its bytes. That those bytes are the canonical encoding of what they say
-    is shown by encoding the decoded content again: for every record of a small trace, for some 250 evenly spaced ones
-    of each topic in a large one.
+    Every record's hash is computed anew over its bytes when it is decoded; one that differs does not decode. That
+    those bytes are the canonical encoding of what they say is shown by encoding the decoded content again: for every
+    record of a small trace, for some 250 evenly spaced ones of each topic in a large one.
     """
     found = Findings()
     undecodable = trace.decoded.undecodable_in("outputs", "balance_events")
@@ -98,21 +98,14 @@ def _wrong_hashes(trace: Trace, topic: str, records: pd.DataFrame) -> Mask:
     wrong = np.zeros(len(records), dtype=bool)
     if not len(records):
         return wrong
-    said = dict(
-        zip(
-            zip(ints(records, "partition").tolist(), ints(records, "offset").tolist(), strict=True),
-            enumerate(ints(records, "hash").tolist()),
-            strict=True,
-        )
-    )
-    encoder = CanonicalEncoder()
     # Encoding again costs twenty microseconds a record; a wrong encoder is wrong again and again.
-    every = 1 + len(records) // _ENCODED_AGAIN_MAX
-    for partition, offset, _, value in records_of(trace.tables["kafka_log"], topic):
-        index, digest = said.get((partition, offset), (-1, 0))
-        if index < 0 or value is None:
-            continue
-        if content_hash(value) != digest or (index % every == 0 and encoder.recomputed_hash(value) != digest):
+    sampled = records.iloc[:: 1 + len(records) // _ENCODED_AGAIN_MAX]
+    places = zip(ints(sampled, "partition").tolist(), ints(sampled, "offset").tolist(), strict=True)
+    said = dict(zip(places, zip(sampled.index.tolist(), ints(sampled, "hash").tolist(), strict=True), strict=True))
+    encoder = CanonicalEncoder()
+    for partition, offset, value in values_at(trace.tables["kafka_log"], topic, set(said)):
+        index, digest = said[partition, offset]
+        if value is None or content_hash(value) != digest or encoder.recomputed_hash(value) != digest:
             wrong[index] = True
     return wrong
 

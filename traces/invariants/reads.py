@@ -135,10 +135,17 @@ def _check_content(trace: Trace, found: Findings, answers: pd.DataFrame) -> None
 
 def _written(trace: Trace, table: str) -> pd.DataFrame:
     """Inserts into a table of orders; the write timestamp is the order's revision."""
+    written = trace.once(_inserts)
+    return rows(written, written["table"].to_numpy(dtype=object) == table)
+
+
+def _inserts(trace: Trace) -> pd.DataFrame:
     cql = trace.events("cql")
-    of_table = (cql["table"].to_numpy(dtype=object) == table) & (ints(cql, "order_id") >= 0)
-    written = rows(cql, of_table)
-    return rows(written, np.char.lower(written["operation"].to_numpy(dtype=str)) == "insert")
+    operation, distinct = pd.factorize(cql["operation"].to_numpy(dtype=object))
+    is_insert = np.array([str(each).lower() == "insert" for each in distinct], dtype=bool)
+    selected = is_insert[operation] & (ints(cql, "order_id") >= 0) if len(cql) else np.zeros(0, dtype=bool)
+    columns = ["table", "order_id", "write_timestamp", "outcome", "started_t", "t"]
+    return rows(cql[columns], selected)
 
 
 def _first_per_order(placed: Ints, orders: Ints, moments: Ints) -> Ints:

@@ -10,7 +10,7 @@ from schema.codes import OrderStatus, OrderType, Outcome, Reason
 from schema.identifiers import INT64_MAX
 from schema.tables import FINISHED_ROW_TTL_S
 from schema.topics import BALANCE_EVENTS, ENGINE_OUTPUTS
-from traces.matching_rows import compare, find, ints, is_in, repeated, rows
+from traces.matching_rows import codes, compare, find, ints, is_in, repeated, rows
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
 
@@ -282,9 +282,9 @@ def _check_progress(trace: Trace, found: Findings, look: int, when: str) -> None
     records = trace.once(chained_records)
     if not len(records):
         return
-    last = records.sort_values(["topic", "partition_id", "sequence"]).drop_duplicates(
-        ["topic", "partition_id"], keep="last"
-    )
+    (chain,), _ = codes(("topic", "partition_id"), records)
+    order = np.lexsort((ints(records, "sequence"), chain))
+    last = records.iloc[order[np.r_[chain[order][1:] != chain[order][:-1], True]]]
     compared = compare(
         last, trace.final("settlement_progress", look), ("topic", "partition_id"), ("sequence", "hash", "next_offset")
     )
