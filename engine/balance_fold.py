@@ -26,16 +26,18 @@ REQUEST_MEMORY_NS: Final = 24 * 3600 * 1_000_000_000
 
 _REQUEST_ID_REUSED: Final = int(Reason.REQUEST_ID_REUSED)
 _INVALID_IDENTIFIER: Final = int(Reason.INVALID_IDENTIFIER)
-_DEPOSIT: Final = int(EntryKind.DEPOSIT)
-_WITHDRAWAL: Final = int(EntryKind.WITHDRAWAL)
+_TRANSFERS: Final = (int(EntryKind.DEPOSIT), int(EntryKind.WITHDRAWAL))
 
 
-class Balance(msgspec.Struct, array_like=True, gc=False):
+class Balance(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What a user owns of an asset, in atoms, and how many ledger entries made it so."""
 
     available: int = 0
     locked: int = 0
     ledger_seq: int = 0
+
+
+_NO_BALANCE: Final = Balance()
 
 
 class Remembered(msgspec.Struct, array_like=True, gc=False):
@@ -92,8 +94,8 @@ class BalanceFold:
         self._oldest_first: deque[tuple[int, tuple[UserId, str]]] = deque()
 
     def balance(self, user_id: UserId, asset_id: AssetId) -> Balance:
-        """The user's balance of an asset; all zero if there never was an entry. Not to be changed by the caller."""
-        return self.balances.get((user_id, asset_id)) or Balance()
+        """The user's balance of an asset; all zero if there never was an entry."""
+        return self.balances.get((user_id, asset_id), _NO_BALANCE)
 
     def fold(self, event: BalanceEvent, event_hash: int) -> None:
         """Apply a committed event. Raises CorruptInputError when it cannot follow the events so far."""
@@ -112,26 +114,24 @@ class BalanceFold:
             raise CorruptInputError(f"balance event {event.sequence} goes back in time")
         self.forget_until(time_ns)
         for entry in event.entries:
-            key = (event.user_id, entry.asset_id)
-            balance = self.balances.get(key)
-            if balance is None:
-                balance = self.balances[key] = Balance()
-            available = balance.available + entry.available_delta
-            locked = balance.locked + entry.locked_delta
+            asset_id = entry.asset_id
+            key = (event.user_id, asset_id)
+            balance = self.balances.get(key, _NO_BALANCE)
+            available = entry.available_after
+            locked = entry.locked_after
+            ledger_seq = entry.ledger_seq
             if (
-                available != entry.available_after
-                or locked != entry.locked_after
-                or entry.ledger_seq != balance.ledger_seq + 1
+                available != balance.available + entry.available_delta
+                or locked != balance.locked + entry.locked_delta
+                or ledger_seq != balance.ledger_seq + 1
                 or not 0 <= available <= INT64_MAX
                 or not 0 <= locked <= INT64_MAX
             ):
                 raise CorruptInputError(f"balance event {event.sequence}: {entry} does not follow from {balance}")
-            balance.available = available
-            balance.locked = locked
-            balance.ledger_seq = entry.ledger_seq
-            kind = entry.kind
-            if kind in (_DEPOSIT, _WITHDRAWAL):
-                self.net_deposits[entry.asset_id] = self.net_deposits.get(entry.asset_id, 0) + entry.available_delta
+            # Making a struct takes half as long as setting three of its fields.
+            self.balances[key] = Balance(available, locked, ledger_seq)
+            if entry.kind in _TRANSFERS:
+                self.net_deposits[asset_id] = self.net_deposits.get(asset_id, 0) + entry.available_delta
         request = event.request
         response = event.response
         if request is not None:
@@ -155,7 +155,7 @@ class BalanceFold:
     def forget_until(self, time_ns: int) -> None:
         """Forget the requests whose memory ends at or before `time_ns`."""
         oldest_first = self._oldest_first
-        while oldest_first and oldest_first[0][0] + REQUEST_MEMORY_NS <= time_ns:
+        while oldest_first and oldest_first[0][0] <= time_ns - REQUEST_MEMORY_NS:
             del self.remembered[oldest_first.popleft()[1]]
 
     def _remember(self, request: AnyRequest, event: BalanceEvent) -> None:

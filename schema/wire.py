@@ -8,7 +8,7 @@ WireError with a reason and never anything else, whatever the bytes.
 """
 
 import struct
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, get_args
 
 import msgspec
 from xxhash import xxh3_64_digest, xxh3_64_intdigest
@@ -21,6 +21,8 @@ from schema.events import (
     FundUpdate,
     GatewaySession,
     OrderResponse,
+    PlaceOrder,
+    ReplaceOrder,
     ValidatedOrder,
 )
 from schema.identifiers import INT64_MAX
@@ -104,10 +106,19 @@ def body_hash(request: AnyRequest) -> int:
     Two attempts of one client request hash alike at any gateway; another body under the same request id does not
     (design section 4.7).
     """
+    name, blanks = _BODY_PARTS[type(request)]
     fields = list(msgspec.structs.astuple(request))
-    names = request.__struct_fields__
-    fields[names.index("requested_at_ns")] = 0
-    if "replaced_order_id" in names or "order_type" in names:
-        # For a place or replace the gateway assigns `order_id`; for a cancel or reduce the client names it.
-        fields[names.index("order_id")] = 0
-    return signed(xxh3_64_intdigest(_encode([type(request).__name__, fields])))
+    for place in blanks:
+        fields[place] = 0
+    return signed(xxh3_64_intdigest(_encode([name, fields])))
+
+
+def _places_of_gateway_fields(kind: type[msgspec.Struct]) -> tuple[int, ...]:
+    names = kind.__struct_fields__
+    # For a place or replace the gateway assigns `order_id`; for a cancel or reduce the client names it.
+    assigned = ("requested_at_ns", "order_id") if kind in (PlaceOrder, ReplaceOrder) else ("requested_at_ns",)
+    return tuple(names.index(name) for name in assigned)
+
+
+# Every request is hashed: the places of the fields are looked for once.
+_BODY_PARTS: Final = {kind: (kind.__name__, _places_of_gateway_fields(kind)) for kind in get_args(AnyRequest)}
