@@ -45,6 +45,7 @@ class Benchmark:
 SUITE: Final[dict[str, Benchmark]] = {
     "book": Benchmark("book_bench", "book", (Target("book_messages_per_second_worst", 800_000, True),)),
     "matching": Benchmark("matching_bench", "matching", (Target("matching_inputs_per_second", 200_000, True),)),
+    "balance": Benchmark("ubscore_bench", "ubscore", (Target("balance_requests_per_second", 100_000, True),)),
     "queue-hop": Benchmark("loop_bench", "queue_hop", (Target("queue_hop_ratio", 1.0, False),)),
     "sleeps": Benchmark("loop_bench", "sleeps"),
     "timers-swept": Benchmark("loop_bench", "timers_swept"),

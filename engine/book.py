@@ -32,7 +32,7 @@ _SLACK: Final = 32
 class Order(msgspec.Struct, gc=False, array_like=True):
     """An order while it lives, or while it is being matched. The price of a resting order never changes.
 
-    Units as in schema.events.OrderState. `has_left` marks the place of an order that was taken out of a book.
+    Units as in schema.events.OrderState. `has_left` marks its dead place in the queue of a level that lives on.
     """
 
     order_id: OrderId

@@ -217,7 +217,9 @@ class MatchingEngine:
         self.output_seq = output_seq
         self.time_ns = time_ns
         user_id = command.user_id
-        link_seq = self._next_link(user_id)
+        user_partition = self._user_partitions[user_id]
+        links_out = self._links_out
+        links_out[user_partition] = link_seq = links_out.get(user_partition, 0) + 1
         submitter = FundUpdate(
             self.partition,
             output_seq,
@@ -496,18 +498,13 @@ class MatchingEngine:
             fills.met,
         )
 
-    def _next_link(self, user_id: UserId) -> int:
-        """The link_seq of one more fund update for this user's partition."""
-        links = self._links_out
-        partition = self._user_partitions[user_id]
-        link_seq = links[partition] = links.get(partition, 0) + 1
-        return link_seq
-
     def _with_makers(self, submitter: FundUpdate, met: dict[UserId, Entries]) -> tuple[FundUpdate, ...]:
         """The submitter's fund update, then those of the users whose orders were met."""
         updates = [submitter]
+        links_out = self._links_out
         for user_id, entries in met.items():
-            link_seq = self._next_link(user_id)
+            user_partition = self._user_partitions[user_id]
+            links_out[user_partition] = link_seq = links_out.get(user_partition, 0) + 1
             updates.append(
                 FundUpdate(
                     self.partition, self.output_seq, link_seq, self.time_ns, user_id, "", 0, 0, NO_ORDER, entries
