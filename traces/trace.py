@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from schema.events import ValidatedOrder
 from schema.topics import Topology
-from traces.derived import COMPLETION, PLACEMENT, REFUSAL, UPDATE, Decoded
+from traces.derived import COMPLETION, PLACEMENT, REFUSAL, UPDATE, Decoded, assembled
 from traces.manifest import Manifest
 from traces.matching_rows import rows
 from traces.recorder import Recorder, arrow_schema
@@ -236,7 +236,8 @@ class Trace:
 def _frame(table: pa.Table) -> pd.DataFrame:
     """An Arrow table as a DataFrame: int64 and bool columns; text and bytes as objects, which need no conversion to be
     compared and grouped."""
-    columns: dict[str, Any] = {}
+    numbers: dict[str, list[Any]] = {}
+    others: dict[str, Any] = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_dictionary(column.type):
             parts = [
@@ -244,9 +245,11 @@ def _frame(table: pa.Table) -> pd.DataFrame:
                 for chunk in column.chunks
                 if len(chunk)
             ]
-            columns[name] = pd.Series(np.concatenate(parts) if parts else np.empty(0, object), dtype=object)
+            others[name] = np.concatenate(parts) if parts else np.empty(0, object)
         elif pa.types.is_string(column.type) or pa.types.is_large_binary(column.type):
-            columns[name] = pd.Series(np.array(column.to_pylist() or [], dtype=object), dtype=object)
+            others[name] = np.array(column.to_pylist() or [], dtype=object)
+        elif pa.types.is_boolean(column.type):
+            others[name] = column.to_numpy()
         else:
-            columns[name] = column.to_numpy()
-    return pd.DataFrame(columns, copy=False)
+            numbers[name] = [chunk.to_numpy() for chunk in column.chunks]
+    return assembled(table.column_names, numbers, others)
