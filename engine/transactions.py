@@ -89,7 +89,10 @@ class TransactionalWriter:
             raise TransactionFailedError(f"{self._transactional_id}: {error!r}") from error
         finally:
             for delivery in deliveries:
-                delivery.add_done_callback(_look_at)
+                if delivery.done():
+                    _look_at(delivery)
+                else:
+                    delivery.add_done_callback(_look_at)
 
     async def _abort(self) -> None:
         """Hasten the end of a transaction, so that readers need not wait for its time-out. It ends anyhow."""
