@@ -163,7 +163,8 @@ def assembled(
     block = np.empty((len(numbers), size), dtype=np.int64)
     for row, parts in zip(block, numbers.values(), strict=True):
         np.concatenate([*parts, row[:0]], out=row)
-    frame = pd.DataFrame(block.T, columns=list(numbers), copy=False)
+    # Names as objects: pandas looks them up three times as quickly as in its own string type.
+    frame = pd.DataFrame(block.T, columns=pd.Index(list(numbers), dtype=object), copy=False)
     for place, name in enumerate(names):
         if name in others:
             # Objects, not pandas' string type: comparing and grouping them needs no conversion.
