@@ -155,6 +155,8 @@ def simulate(scenario: Scenario, progress: Progress) -> Simulated:
         topology=TopologyRecord.of(topology),
     )
     hits = {**deployment.network.struck, **deployment.kafka.struck, **deployment.cassandra.struck}
+    deployment.kafka.release()
+    deployment.cassandra.release()
     return Simulated(
         scenario, topology, recorder, manifest, plan, struck, dict(sorted(hits.items())), report, world.clock.now
     )

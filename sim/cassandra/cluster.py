@@ -306,6 +306,11 @@ class CassandraCluster:
         self.dispatch_hints()
         return not self.clock.run_while(lambda: not self.is_quiet(), self.clock.now + limit_ns)
 
+    def release(self) -> None:
+        """Let go of all rows, when the run is over: the frames of dead hosts keep the cluster itself for ever."""
+        for node in self.nodes:
+            node.stores.clear()
+
     def dump(self, table: str, keyspace: str) -> dict[str, list[tuple[Key, Key, Any]]]:
         """Every stored version of every row, per node: partition key, clustering key, row (`sim.cassandra.rows`)."""
         found = self.catalog.table(st.TableName(keyspace, table), None)

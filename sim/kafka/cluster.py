@@ -131,6 +131,10 @@ class KafkaCluster:
                         yield tp.partition, offset, batch.appended_ns, timestamp_ms, batch.producer_id, key, value
                     offset += 1
 
+    def release(self) -> None:
+        """Let go of all records, when the run is over: the frames of dead hosts keep the cluster itself for ever."""
+        self.partitions.clear()
+
     # -- is the system at rest
 
     def is_quiet(self) -> bool:
