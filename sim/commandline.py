@@ -159,8 +159,8 @@ def measure_power(
     only: Annotated[str, typer.Option(help="Names of defects joined by commas (default all).")] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds after which a defect counts as not caught.")] = 200,
     first_seed: Annotated[int, typer.Option(min=0, help="The seed to begin with.")] = 0,
-    orders: Annotated[int, typer.Option(help="New orders that the synthetic flow places.")] = 300,
-    duration: Annotated[str, typer.Option(metavar="S", help="Simulated seconds of work under faults.")] = "10",
+    orders: Annotated[int, typer.Option(help="New orders that the synthetic flow places.")] = 600,
+    duration: Annotated[str, typer.Option(metavar="S", help="Simulated seconds of work under faults.")] = "20",
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes (default one a core).")] = None,
     json: Json = False,
 ) -> None:
