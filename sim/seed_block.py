@@ -18,8 +18,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sim.scenario import SWARM, Scenario
@@ -61,10 +61,9 @@ def _results(scenarios: Sequence[Scenario], jobs: int, hash_seed: str, is_judged
     before = os.environ.get("PYTHONHASHSEED")
     os.environ["PYTHONHASHSEED"] = hash_seed
     try:
-        with ProcessPoolExecutor(
-            jobs, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=SEEDS_PER_PROCESS
-        ) as pool:
-            yield from pool.map(run_seed, scenarios, [is_judged] * len(scenarios))
+        # Not ProcessPoolExecutor: replacing its workers can deadlock in Python 3.11 (its issue 115634).
+        with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=SEEDS_PER_PROCESS) as pool:
+            yield from pool.imap(partial(run_seed, is_judged=is_judged), scenarios)
     finally:
         if before is None:
             del os.environ["PYTHONHASHSEED"]

@@ -209,10 +209,25 @@ class Session:
         self.is_shutdown = False
         self.execution_profiles: dict[Any, Any] = {}
         """Profiles by name. When there are any, they take the place of the session's defaults, as in the driver."""
+        self.open_operations = 0
+        """Operations that this session has begun and not ended; none once its host is dead."""
         self._turn = 0
         self._due: dict[int, list[tuple[Attempt, Node]]] = {}
+        if incarnation is not None:
+            incarnation.on_death.append(self._host_died)
         if keyspace is not None:
             self.set_keyspace(keyspace)
+
+    def operation_ended(self) -> None:
+        """One operation fewer is open. Those of a dead host ended with it."""
+        if self.open_operations:
+            self.open_operations -= 1
+            self.server.operations_open -= 1
+
+    def _host_died(self, _incarnation: Incarnation) -> None:
+        # Answers that were queued for the host are dropped with it, so its operations would never end.
+        self.server.operations_open -= self.open_operations
+        self.open_operations = 0
 
     @property
     def hosts(self) -> list[Node]:
@@ -723,6 +738,7 @@ class ResponseFuture:
         if self.session.is_shutdown:
             raise ConnectionException("Pool is shutdown")
         server.operations_open += 1
+        self.session.open_operations += 1
         node = None if self._host is not None else self.session.first_node(self.plan)
         if node is None or not node.is_up:
             self._send(None)
@@ -946,7 +962,7 @@ class ResponseFuture:
     def _close(self) -> None:
         if not self.is_done:
             self.is_done = True
-            self.session.server.operations_open -= 1
+            self.session.operation_ended()
 
     def _handle_error(self, error: Exception, node: Node) -> None:
         """Ask the retry policy, as `ResponseFuture._set_result` of the driver does."""

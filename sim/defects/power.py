@@ -7,8 +7,8 @@ too, but does not count.
 import multiprocessing
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from multiprocessing.pool import Pool
 from statistics import median
 from typing import Any, Final
 
@@ -51,13 +51,13 @@ def look(scenario: Scenario) -> tuple[str, ...]:
     return tuple(name for name, verdict in result.verdicts.items() if verdict.verdict == "violated")
 
 
-def hunt(defect: Defect, base: Scenario, seeds_max: int, pool: ProcessPoolExecutor, width: int) -> Catch:
+def hunt(defect: Defect, base: Scenario, seeds_max: int, pool: Pool, width: int) -> Catch:
     """Run seeds from the base's on, `width` at once, until one catches the defect; the first such seed counts."""
     first = base.seed
     scenarios = [scenario_of(defect, base, seed) for seed in range(first, first + seeds_max)]
     for start in range(0, seeds_max, width):
         part = scenarios[start : start + width]
-        for scenario, violated in zip(part, pool.map(look, part), strict=True):
+        for scenario, violated in zip(part, pool.imap(look, part), strict=True):
             named = tuple(name for name in violated if name in defect.caught_by)
             if named:
                 others = tuple(name for name in violated if name not in named)
@@ -67,9 +67,8 @@ def hunt(defect: Defect, base: Scenario, seeds_max: int, pool: ProcessPoolExecut
 
 def hunt_all(names: Sequence[str], base: Scenario, seeds_max: int, jobs: int) -> Iterator[tuple[str, Catch]]:
     """Hunt for one defect after another; each result as soon as it is known."""
-    with ProcessPoolExecutor(
-        jobs, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=SEEDS_PER_PROCESS
-    ) as pool:
+    # Not ProcessPoolExecutor: replacing its workers can deadlock in Python 3.11 (its issue 115634).
+    with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=SEEDS_PER_PROCESS) as pool:
         for name in names:
             yield name, hunt(GALLERY[name], base, seeds_max, pool, jobs)
 
