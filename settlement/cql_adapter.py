@@ -3,9 +3,13 @@
 The driver calls back on a thread of its own. Here a callback only puts what arrived into an inbox and wakes the loop
 by `call_soon_threadsafe`, once for all that has arrived until the loop gets to it; everything else happens on the loop.
 
+Writes of one partition go together, as one UNLOGGED BATCH: for the database that is one mutation, which each replica
+applies whole or not at all, and one request instead of many. Writes of several partitions never share one, because that
+would make the coordinator a bottleneck and gain nothing.
+
 What it guarantees:
-- no more than `max_in_flight` statements are with the driver; the others wait their turn, first come first served;
-- a statement ends once, whatever the driver calls afterwards. A cancelled caller is not called back, and a callback
+- no more than `max_in_flight` requests are with the driver; the others wait their turn, first come first served;
+- a request ends once, whatever the driver calls afterwards. A cancelled caller is not called back, and a callback
   that comes when the loop is closed does nothing;
 - every wait is bounded by `give_up_ms`, because the driver's own time-out is not enough: after the first page of a
   result its timer is not started again, so a lost answer to a later page would be waited for without end.
@@ -15,10 +19,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Final, Protocol
 
+import msgspec
 from cassandra import OperationTimedOut
+from cassandra.query import BatchStatement, BatchType
+
+MAX_BATCH_STATEMENTS: Final = 16
+"""The most statements in one batch: some 4 KB of rows, below the 5 KiB from which Cassandra warns of a large batch."""
 
 Row = Sequence[object]
 """One row of a result, columns in the order of the SELECT."""
@@ -50,24 +58,26 @@ class Session(Protocol):
     """The part of cassandra.cluster.Session that is used; the keyspace is set."""
 
     def prepare(self, query: str) -> PreparedStatement: ...
-    def execute_async(self, query: Statement, parameters: Sequence[object] | None = None) -> Response: ...
+    def execute_async(self, query: Any, parameters: Sequence[object] | None = None) -> Response: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(msgspec.Struct, frozen=True, gc=False):
     """A statement without a result, with its bound values; `about` says what is written, for messages.
 
-    `ended_at_ns` is when the order of the row ended, if the last of the values is a time to live that follows from it.
+    `partition` is the value of the row's partition key: writes that share it may go in one request, whatever their
+    tables. `ended_at_ns` is when the order of the row ended, if the last of the values is a time to live that follows
+    from it.
     """
 
     statement: PreparedStatement
     parameters: Sequence[object]
+    partition: tuple[int | str, ...]
     about: str
     ended_at_ns: int | None = None
 
 
 class _Group:
-    """Statements that one caller waits for together, through one future that counts them down."""
+    """Requests that one caller waits for together, through one future that counts them down."""
 
     __slots__ = ("calls", "finished", "remaining")
 
@@ -78,27 +88,36 @@ class _Group:
 
 
 class _Call:
-    """One statement on its way. `rows` collects the pages of a result; None for a write."""
+    """One request on its way: the writes of a partition, or a statement whose result `rows` collects, page by page."""
 
-    __slots__ = ("adapter", "error", "group", "is_done", "is_started", "parameters", "response", "rows", "statement")
+    __slots__ = ("adapter", "error", "group", "is_done", "is_started", "query", "response", "rows", "writes")
 
     def __init__(
         self,
         adapter: "CqlAdapter",
         group: _Group,
-        statement: Statement,
-        parameters: Sequence[object],
+        query: tuple[Statement, Sequence[object]] | None,
+        writes: Sequence[Write],
         rows: list[Row] | None,
     ) -> None:
         self.adapter = adapter
         self.group = group
-        self.statement = statement
-        self.parameters = parameters
+        self.query = query
+        self.writes = writes
         self.rows = rows
         self.response: Response | None = None
         self.error: Exception | None = None
         self.is_started = False
         self.is_done = False
+
+    def send(self, session: Session) -> Response:
+        """Hand it to the driver. Raises what the driver finds wrong with a statement's values."""
+        if self.query is not None:
+            return session.execute_async(*self.query)
+        if len(self.writes) == 1:
+            (write,) = self.writes
+            return session.execute_async(write.statement, write.parameters)
+        return session.execute_async(batch_of(self.writes), None)
 
     # These two run on the driver's thread.
     def on_page(self, page: list[Row] | None) -> None:
@@ -106,6 +125,28 @@ class _Call:
 
     def on_error(self, error: Exception) -> None:
         self.adapter._arrive(self, None, error)
+
+
+def batch_of(writes: Sequence[Write]) -> BatchStatement:
+    """The writes as one request; each keeps the write timestamp and the time to live of its own statement."""
+    batch = BatchStatement(BatchType.UNLOGGED, consistency_level=writes[0].statement.consistency_level)
+    batch.is_idempotent = all(write.statement.is_idempotent for write in writes)
+    for write in writes:
+        batch.add(write.statement, write.parameters)
+    return batch
+
+
+def by_partition(writes: Sequence[Write]) -> list[list[Write]]:
+    """The writes of each request: those of one partition together, at most MAX_BATCH_STATEMENTS of them."""
+    requests: list[list[Write]] = []
+    open_requests: dict[tuple[int | str, ...], list[Write]] = {}
+    for write in writes:
+        request = open_requests.get(write.partition)
+        if request is None or len(request) >= MAX_BATCH_STATEMENTS:
+            request = open_requests[write.partition] = []
+            requests.append(request)
+        request.append(write)
+    return requests
 
 
 class CqlAdapter:
@@ -125,7 +166,7 @@ class CqlAdapter:
 
     @property
     def in_flight(self) -> int:
-        """Statements that the driver has and has not answered yet."""
+        """Requests that the driver has and has not answered yet."""
         return self._in_flight
 
     def prepare(self, query: str) -> PreparedStatement:
@@ -136,7 +177,7 @@ class CqlAdapter:
         """Run one statement and return all rows of all pages. Raises the driver's exceptions."""
         rows: list[Row] = []
         group = self._group()
-        call = self._enqueue(group, statement, parameters, rows)
+        call = self._enqueue(_Call(self, group, (statement, parameters), (), rows))
         await self._finish(group)
         group.calls.clear()  # no reference cycle is left for the collector
         if call.error is not None:
@@ -144,15 +185,18 @@ class CqlAdapter:
         return rows
 
     async def execute_all(self, writes: Sequence[Write]) -> list[tuple[Write, Exception]]:
-        """Run writes concurrently, in no particular order; returns those that failed, each with its error."""
+        """Run writes concurrently, in no particular order; returns those that failed, each with its error.
+
+        The writes of one partition that go in one request fail together.
+        """
         if not writes:
             return []
         group = self._group()
-        for write in writes:
-            self._enqueue(group, write.statement, write.parameters, None)
+        for together in by_partition(writes):
+            self._enqueue(_Call(self, group, None, together, None))
         await self._finish(group)
         calls, group.calls = group.calls, []
-        return [(write, call.error) for write, call in zip(writes, calls, strict=True) if call.error is not None]
+        return [(write, call.error) for call in calls if call.error is not None for write in call.writes]
 
     # From here on: the loop's side.
 
@@ -160,12 +204,9 @@ class CqlAdapter:
         self._loop = asyncio.get_running_loop()
         return _Group(self._loop.create_future())
 
-    def _enqueue(
-        self, group: _Group, statement: Statement, parameters: Sequence[object], rows: list[Row] | None
-    ) -> _Call:
-        call = _Call(self, group, statement, parameters, rows)
-        group.calls.append(call)
-        group.remaining += 1
+    def _enqueue(self, call: _Call) -> _Call:
+        call.group.calls.append(call)
+        call.group.remaining += 1
         self._waiting.append(call)
         return call
 
@@ -194,7 +235,7 @@ class CqlAdapter:
             call.is_started = True
             self._in_flight += 1
             try:
-                call.response = response = self._session.execute_async(call.statement, call.parameters)
+                call.response = response = call.send(self._session)
                 response.add_callbacks(call.on_page, call.on_error)
             except Exception as error:
                 # The driver refuses some statements on the spot: a value of the wrong type, a session shut down.

@@ -5,13 +5,17 @@ revision, a ledger sequence, an output sequence). So writes commute: whatever is
 ends as the highest revision says. Nothing is updated in place, deleted, or read before it is written.
 
 The functions named after what they record (`insert_active_order`, ...) return the writes; `write` carries them out and
-does not return before every one is acknowledged at LOCAL_QUORUM.
+does not return before every one is acknowledged at LOCAL_QUORUM. The rows of one user and symbol (an order's row, its
+history, the user's sides of trades) have the same partition key in every table, so they go in one request and a replica
+has all of them or none; the adapter sees to that.
 """
 
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from schema.events import OrderCompletion, OrderPlacement, OrderRejected, OrderState, OrderUpdate
 from schema.identifiers import SymbolId, UserId
@@ -117,29 +121,31 @@ class Store:
     def mark_order_complete(self, order: OrderCompletion) -> tuple[Write, ...]:
         """The writes of a completion: the same whole rows; the active one and its lookup go 24 hours after it."""
         row, lookup, about = order_row(order), lookup_row(order), _about(order)
+        own = (order.user_id, order.symbol_id)
         ended_at_ns = order.updated_at_ns
         ttl = finished_row_ttl_s(ended_at_ns, self._clock.now_ns())
         return (
-            Write(self._insert_finished, (*row, order.revision, ttl), about, ended_at_ns),
-            Write(self._insert_finished_lookup, (*lookup, order.revision, ttl), about, ended_at_ns),
-            Write(self._insert_history, (*row, order.revision), about),
+            Write(self._insert_finished, (*row, order.revision, ttl), own, about, ended_at_ns),
+            Write(self._insert_finished_lookup, (*lookup, order.revision, ttl), (order.order_id,), about, ended_at_ns),
+            Write(self._insert_history, (*row, order.revision), own, about),
         )
 
     def record_refusal(self, order: OrderRejected) -> Write:
         """The write of an order that was refused and never lived: history only."""
-        return Write(self._insert_history, (*order_row(order), order.revision), _about(order))
+        own = (order.user_id, order.symbol_id)
+        return Write(self._insert_history, (*order_row(order), order.revision), own, _about(order))
 
     def record_trade(self, side: TradeSide) -> Write:
         """The write of one side of a trade."""
-        return Write(self._insert_trade, (*side, side.output_seq), f"trade {side.trade_id}")
+        return Write(self._insert_trade, (*side, side.output_seq), side[:2], f"trade {side.trade_id}")
 
     def record_ledger_entry(self, row: LedgerRow) -> Write:
         """The write of one change of a balance."""
-        return Write(self._insert_ledger, (*row, row.ledger_seq), f"ledger entry {row.ledger_seq}")
+        return Write(self._insert_ledger, (*row, row.ledger_seq), row[:2], f"ledger entry {row.ledger_seq}")
 
     def record_balance(self, row: BalanceRow) -> Write:
         """The write of a balance as the ledger entry of its sequence left it."""
-        return Write(self._insert_balance, (*row, row.ledger_seq), f"balance of user {row.user_id}")
+        return Write(self._insert_balance, (*row, row.ledger_seq), row[:1], f"balance of user {row.user_id}")
 
     def writes_of(self, batch: RowBatch) -> list[Write]:
         """Every write of a batch."""
@@ -180,7 +186,8 @@ class Store:
     async def write_progress(self, topic: str, partition: int, progress: Progress) -> None:
         """Record that all rows up to `progress` are acknowledged. An older one never replaces a newer one."""
         parameters = (topic, partition, *progress, progress.sequence)
-        await self.write([Write(self._insert_progress, parameters, f"progress of {topic}-{partition}")])
+        about = f"progress of {topic}-{partition}"
+        await self.write([Write(self._insert_progress, parameters, (topic, partition), about)])
 
     async def read_progress(self, topic: str, partition: int) -> Progress | None:
         """What `write_progress` recorded last, None if nothing. Raises StoreRefused."""
@@ -205,10 +212,11 @@ class Store:
 
     def _live_rows(self, order: OrderState) -> tuple[Write, ...]:
         row, lookup, about = order_row(order), lookup_row(order), _about(order)
+        own = (order.user_id, order.symbol_id)
         return (
-            Write(self._insert_active, (*row, order.revision), about),
-            Write(self._insert_lookup, (*lookup, order.revision), about),
-            Write(self._insert_history, (*row, order.revision), about),
+            Write(self._insert_active, (*row, order.revision), own, about),
+            Write(self._insert_lookup, (*lookup, order.revision), (order.order_id,), about),
+            Write(self._insert_history, (*row, order.revision), own, about),
         )
 
     def _as_of_now(self, write: Write) -> Write:
@@ -216,7 +224,7 @@ class Store:
         if write.ended_at_ns is None:
             return write
         ttl = finished_row_ttl_s(write.ended_at_ns, self._clock.now_ns())
-        return Write(write.statement, (*write.parameters[:-1], ttl), write.about, write.ended_at_ns)
+        return msgspec.structs.replace(write, parameters=(*write.parameters[:-1], ttl))
 
     async def _wait(self, attempt: int, what: str, count: int, errors: dict[str, int]) -> None:
         report = self._log.error if attempt + 1 == _ALARM_AFTER_ATTEMPTS else self._log.warning

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import msgspec
@@ -32,8 +31,8 @@ def _live_rows_expire(intact: Callable[..., tuple[Write, ...]]) -> Callable[...,
     def live_rows(self: Store, order: Any) -> tuple[Write, ...]:
         row, lookup, history = intact(self, order)
         return (
-            Write(self._insert_finished, (*row.parameters, FINISHED_ROW_TTL_S), row.about),
-            Write(self._insert_finished_lookup, (*lookup.parameters, FINISHED_ROW_TTL_S), lookup.about),
+            _now(row, self._insert_finished, (*row.parameters, FINISHED_ROW_TTL_S)),
+            _now(lookup, self._insert_finished_lookup, (*lookup.parameters, FINISHED_ROW_TTL_S)),
             history,
         )
 
@@ -83,8 +82,7 @@ def _gives_up(_intact: Callable[..., Any]) -> Callable[..., Any]:
     return write
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _OfCompletion(Write):
+class _OfCompletion(Write, frozen=True, kw_only=True):
     """A write of a completion."""
 
     order_id: int
@@ -122,7 +120,11 @@ async def _answer(store: Store, statement: PreparedStatement, key: Sequence[obje
 
 
 def _fields(write: Write) -> dict[str, Any]:
-    return {each.name: getattr(write, each.name) for each in fields(Write)}
+    return {name: getattr(write, name) for name in Write.__struct_fields__}
+
+
+def _now(write: Write, statement: PreparedStatement, parameters: Sequence[object]) -> Write:
+    return msgspec.structs.replace(write, statement=statement, parameters=parameters)
 
 
 def _created_now(intact: Callable[..., tuple[Write, ...]]) -> Callable[..., tuple[Write, ...]]:
@@ -150,14 +152,13 @@ def _drops_timestamp(intact: Callable[..., Any]) -> Callable[..., Any]:
         for each in writes:
             values = tuple(each.parameters)
             values = (*values[:-2], values[-1]) if each.statement in with_ttl else values[:-1]
-            plain.append(replace(each, parameters=values))
+            plain.append(msgspec.structs.replace(each, parameters=values))
         await intact(self, plain)
 
     return write
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _OfFill(Write):
+class _OfFill(Write, frozen=True, kw_only=True):
     """A write of the row of an order that takes part in trades of `filled` lots; `key` is the row's."""
 
     key: tuple[int, int, int, int]
@@ -191,7 +192,7 @@ def _adds_to_stored(intact: Callable[..., Any]) -> Callable[..., Any]:
                 found = await _answer(self, self.queries._active_order, each.key)
                 before: Any = found[0][_FILLED] if found else 0
                 values = (*each.parameters[:_FILLED], before + each.filled, *each.parameters[_FILLED + 1 :])
-                added.append(replace(each, parameters=values))
+                added.append(msgspec.structs.replace(each, parameters=values))
             else:
                 added.append(each)
         await intact(self, added)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from cassandra import InvalidRequest
+from cassandra.query import BatchStatement, PreparedStatement
 
 from schema.topics import Topology
 from tests.settlement.events_for_tests import Events, small_topology
@@ -43,28 +44,52 @@ class TableModel:
         return [row for _, row, _ in self.tables.get(table, {}).values()]
 
 
+class FakePrepared(PreparedStatement):
+    """A prepared statement that a batch of the driver takes: its id is its text, its values stay as they are."""
+
+    def __init__(self, query: str) -> None:
+        self.query = query
+        self.query_id = query
+        self.consistency_level: int | None = None
+        self.is_idempotent = False
+        self.fetch_size: object = None
+
+    def bind(self, values: Sequence[object]) -> SimpleNamespace:
+        return SimpleNamespace(values=tuple(values), keyspace=None, routing_key=None, custom_payload=None)
+
+
 class FakeSession:
     """The driver's session over a TableModel. `fault(statement, parameters)` may return an error to answer with."""
 
     def __init__(self) -> None:
         self.model = TableModel()
         self.known: set[str] = set()
-        self.executed: list[tuple[SimpleNamespace, tuple]] = []
+        self.prepared: dict[str, FakePrepared] = {}
+        self.executed: list[tuple[FakePrepared | str, tuple]] = []
+        self.requests = 0
         self.fault: Callable[[str, Sequence[object]], Exception | None] = lambda statement, parameters: None
         self.page_rows = 1000
         self.held: list[FakeResponse] | None = None  # a list: answers wait in it until `release`
 
-    def prepare(self, query: str) -> SimpleNamespace:
+    def prepare(self, query: str) -> FakePrepared:
         table = re.search(r"(?:INTO|FROM) (\w+)", query)
         assert table
         if table[1] not in self.known:
             raise InvalidRequest(f"unconfigured table {table[1]}")
-        return SimpleNamespace(query=query, consistency_level=None, is_idempotent=False, fetch_size=None)
+        statement = self.prepared[query] = FakePrepared(query)
+        return statement
 
-    def execute_async(self, statement: object, parameters: Sequence[object] = ()) -> "FakeResponse":
-        query = statement if isinstance(statement, str) else statement.query
-        self.executed.append((statement, tuple(parameters)))
-        response = FakeResponse(self, query, tuple(parameters))
+    def execute_async(self, statement: object, parameters: Sequence[object] | None = None) -> "FakeResponse":
+        self.requests += 1
+        if isinstance(statement, BatchStatement):
+            parts = [(self.prepared[text], values) for _, text, values in statement._statements_and_parameters]
+            assert {part.consistency_level for part, _ in parts} == {statement.consistency_level}
+        else:
+            parts = [(statement, tuple(parameters or ()))]
+        self.executed += parts
+        response = FakeResponse(
+            self, [(part if isinstance(part, str) else part.query, values) for part, values in parts]
+        )
         if self.held is not None:
             self.held.append(response)
         else:
@@ -120,8 +145,8 @@ class FakeSession:
 class FakeResponse:
     """A ResponseFuture: answers when told to, page by page; callbacks stay registered for later pages."""
 
-    def __init__(self, session: FakeSession, query: str, parameters: tuple) -> None:
-        self.session, self.query, self.parameters = session, query, parameters
+    def __init__(self, session: FakeSession, statements: list[tuple[str, tuple]]) -> None:
+        self.session, self.statements = session, statements
         self.callbacks: list[tuple[Callable, Callable]] = []
         self.left: list[tuple] | None = None
 
@@ -136,13 +161,16 @@ class FakeResponse:
         asyncio.get_running_loop().call_soon(self.answer)
 
     def answer(self) -> None:
-        error = self.session.fault(self.query, self.parameters)
-        if error is not None:
-            for _, errback in self.callbacks:
-                errback(error)
-            return
+        for query, parameters in self.statements:
+            error = self.session.fault(query, parameters)
+            if error is not None:
+                for _, errback in self.callbacks:
+                    errback(error)
+                return
         if self.left is None:
-            self.left = self.session.run(self.query, self.parameters)
+            self.left = []
+            for query, parameters in self.statements:
+                self.left += self.session.run(query, parameters)
         page, self.left = self.left[: self.session.page_rows], self.left[self.session.page_rows :]
         for callback, _ in self.callbacks:
             callback(page)

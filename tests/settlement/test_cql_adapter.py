@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from cassandra import OperationTimedOut, WriteTimeout
 
-from settlement.cql_adapter import CqlAdapter, Write
+from settlement.cql_adapter import MAX_BATCH_STATEMENTS, CqlAdapter, Write, by_partition
 
 
 class ThreadedResponse:
@@ -41,7 +41,7 @@ class Recorded:
 
 
 def writes(*statements):
-    return [Write(statement, (), "") for statement in statements]
+    return [Write(statement, (), (statement,), "") for statement in statements]
 
 
 def test_answer_on_the_drivers_thread_comes_back_to_the_loop():
@@ -115,6 +115,28 @@ def test_failed_writes_are_returned_with_their_errors_and_the_others_count_as_do
         return [(write.statement, type(error)) for write, error in await task]
 
     assert asyncio.run(scenario()) == [("a", WriteTimeout), ("refused", TypeError)]
+
+
+def test_writes_of_one_partition_go_in_batches_of_bounded_size():
+    some = [Write("s", (number,), (number % 2,), "") for number in range(2 * MAX_BATCH_STATEMENTS + 2)]
+    requests = by_partition(some)
+    assert [len(request) for request in requests] == [MAX_BATCH_STATEMENTS, MAX_BATCH_STATEMENTS, 1, 1]
+    assert all(len({write.partition for write in request}) == 1 for request in requests)
+    assert sorted(write.parameters for request in requests for write in request) == [each.parameters for each in some]
+
+
+def test_batch_is_one_request_and_fails_as_a_whole(session):
+    session.known |= {"order_lookup", "order_history"}
+    insert = session.prepare("INSERT INTO order_lookup (order_id) VALUES (?)")
+    other = session.prepare("INSERT INTO order_history (user_id) VALUES (?)")
+    session.fault = lambda query, parameters: WriteTimeout("slow", write_type=0) if "history" in query else None
+    pair = [Write(insert, (1,), (1,), "first"), Write(other, (1,), (1,), "second")]
+
+    async def scenario():
+        return await CqlAdapter(session).execute_all([*pair, Write(insert, (2,), (2,), "third")])
+
+    assert [write for write, _ in asyncio.run(scenario())] == pair
+    assert session.requests == 2
 
 
 def test_late_answer_to_a_cancelled_caller_does_nothing_but_free_its_slot():

@@ -94,6 +94,21 @@ def test_every_statement_is_local_quorum_and_every_write_has_a_timestamp(store, 
         assert statement.query.startswith("SELECT") or "USING TIMESTAMP ?" in statement.query
 
 
+def test_rows_of_one_user_and_symbol_go_in_one_request_whatever_their_tables(store, session, events):
+    async def scenario():
+        await store.open()
+        batch = RowBatch()
+        batch.add_output(events.output(events=[events.placement()], trades=[events.trade()]))
+        writes = store.writes_of(batch)
+        session.requests = 0
+        await store.write(writes)
+        return {write.partition for write in writes}
+
+    partitions = asyncio.run(scenario())
+    assert session.requests == len(partitions)
+    assert len(session.model.rows("user_trades")) == 2
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -117,7 +132,8 @@ def test_retryable_error_is_retried_until_the_write_succeeds(store, session, eve
     assert len(session.model.rows("active_orders")) == 1
     warnings = log.at("warning")
     assert [fields["attempt"] for _, fields in warnings] == [1, 2, 3, 4, 5, 6, 7]
-    assert warnings[0][1]["errors"] == {type(error).__name__: 1}
+    # The row and its history are of one partition: they go in one request and fail together.
+    assert warnings[0][1]["errors"] == {type(error).__name__: 2}
 
 
 def test_a_retried_completion_does_not_live_longer_for_the_time_it_had_to_wait(store, session, events, clock):
