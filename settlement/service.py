@@ -63,6 +63,10 @@ _CORRUPT_FETCH_ATTEMPTS: Final = 5
 class SettlementConfig:
     """`chunk_records` are settled and recorded in one go; `poll_ms` is how long an idle partition waits in one call.
 
+    `pace_ms` is the least time from one fetch that brought records to the next of the same partition. A record that
+    comes alone is settled at once; under load, what comes meanwhile is settled together, and of several revisions of a
+    row only the last is written. No row is later for it than so long.
+
     `revoke_ms` bounds how long a rebalance, or the end of the service, waits for the writes in hand; it must be less
     than `session_timeout_ms`.
     """
@@ -70,6 +74,7 @@ class SettlementConfig:
     group_id: str = "settlement"
     chunk_records: int = 500
     poll_ms: int = 1_000
+    pace_ms: int = 50
     revoke_ms: int = 5_000
     session_timeout_ms: int = 10_000
     heartbeat_interval_ms: int = 3_000
@@ -78,6 +83,8 @@ class SettlementConfig:
     def __post_init__(self) -> None:
         if self.chunk_records < 1:
             raise ValueError(f"chunk_records must be at least 1, not {self.chunk_records}")
+        if self.pace_ms < 0:
+            raise ValueError(f"pace_ms must not be negative, not {self.pace_ms}")
         if not 0 < self.revoke_ms < self.session_timeout_ms:
             raise ValueError(f"revoke_ms must be between 0 and session_timeout_ms, not {self.revoke_ms}")
 
@@ -352,12 +359,17 @@ class PartitionSettler:
 
     async def _settle_for_ever(self) -> None:
         await self._take_over()
+        loop = asyncio.get_running_loop()
+        pace_s = self._config.pace_ms / 1000
         while not self._is_stopping:
             records = await self._fetch()
+            next_fetch = loop.time() + pace_s
             for start in range(0, len(records), self._config.chunk_records):
                 await self._settle(records[start : start + self._config.chunk_records])
                 if self._is_stopping:
                     return
+            if records and (early_s := next_fetch - loop.time()) > 0:
+                await self._wait(asyncio.sleep(early_s))
 
     async def _take_over(self) -> None:
         """Find out what is settled, and go to the first record that may not be."""

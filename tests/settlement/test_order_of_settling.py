@@ -89,3 +89,37 @@ def test_nothing_is_recorded_before_what_it_stands_for_is_acknowledged(
         await settler.wait_ended(asyncio.get_running_loop().time() + 5)
 
     asyncio.run(scenario())
+
+
+def test_first_record_is_settled_at_once_and_the_next_fetch_waits_for_the_pace(
+    session, clock, randomness, log, topology, events
+):
+    class Timed(OneFetch):
+        def __init__(self, values: list[bytes]) -> None:
+            super().__init__(values)
+            self.fetches: list[float] = []
+
+        async def getmany(self, *partitions: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[object]]:
+            self.fetches.append(asyncio.get_running_loop().time())
+            return await super().getmany(*partitions, timeout_ms=timeout_ms)
+
+    async def scenario() -> None:
+        config = SettlementConfig(backoff=FAST, pace_ms=40)
+        store = Store(session, clock=clock, randomness=randomness, log=log, symbol_ids=topology.symbols.symbols)
+        await store.open()
+        consumer = Timed(events.chain_of_outputs([events.placement(1)]))
+        settler = PartitionSettler(
+            PARTITION, consumer, store, Committer(consumer, log, randomness, config), clock, log, randomness, config
+        )
+        settler.start(lambda error: None)
+        while len(consumer.fetches) < 2:
+            await asyncio.sleep(0)
+            if session.model.rows("active_orders") and len(consumer.fetches) == 1:
+                consumer.written_before_second_fetch = True
+        settler.request_stop()
+        await settler.wait_ended(asyncio.get_running_loop().time() + 1)
+        first, second = consumer.fetches
+        assert consumer.written_before_second_fetch
+        assert second - first >= 0.04
+
+    asyncio.run(scenario())
