@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from sim.stack.commands import stack
+
 if TYPE_CHECKING:
     from sim.progress import Progress
 
@@ -180,6 +182,9 @@ def measure_power(
     raise typer.Exit(HOLDS if all(catch.caught for catch in catches.values()) else VIOLATED)
 
 
+app.add_typer(stack, name="stack")
+
+
 def _progress() -> "Progress":
     from sim.progress import Progress
 
@@ -202,6 +207,8 @@ def main() -> NoReturn:
     except Exception as error:
         if not _is_expected(error):
             raise
+        # Of a server that failed, its own last words; the line that counts comes last.
+        print("".join(f"  | {line}\n" for line in getattr(error, "log_lines", [])), end="", file=sys.stderr)
         status = _refuse(str(error))
     sys.exit(status or HOLDS)
 
@@ -210,9 +217,10 @@ def _is_expected(error: Exception) -> bool:
     """Whether an error is about what was asked, not a mistake of ours."""
     from sim.flows import FlowError
     from sim.scenario import ScenarioError
+    from sim.stack.settings import StackError
     from traces.manifest import TraceError
 
-    return isinstance(error, CommandError | ScenarioError | FlowError | TraceError | OSError)
+    return isinstance(error, CommandError | ScenarioError | FlowError | StackError | TraceError | OSError)
 
 
 def _refuse(message: str) -> int:

@@ -10,7 +10,7 @@ from typing import Final
 
 from sim.stack.maven import class_path
 from sim.stack.processes import ServerCommand
-from sim.stack.settings import LOOPBACK, StackError, StackSettings
+from sim.stack.settings import CASSANDRA, LOOPBACK, StackError, StackSettings
 
 _EXPORTS: Final = (
     "java.base/java.lang.ref", "java.base/java.lang.reflect", "java.base/jdk.internal.misc",
@@ -62,14 +62,13 @@ def node(settings: StackSettings, java: Path, jars: Path, folder: Path) -> Serve
     }
     options += [f"-D{key}={value}" for key, value in properties.items()]
     return ServerCommand(
-        name="cassandra",
-        service="cassandra",
+        name=CASSANDRA,
+        service=CASSANDRA,
         arguments=[
             str(java), *options, "-cp", class_path(jars), "org.apache.cassandra.service.CassandraDaemon",
         ],
         log=home / "server.log",
         address=f"{LOOPBACK}:{settings.cassandra_port}",
-        ports=[settings.cassandra_port, settings.cassandra_port + 1],
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from sim.stack.maven import class_path
 from sim.stack.processes import ServerCommand
-from sim.stack.settings import LOOPBACK, StackError, StackSettings
+from sim.stack.settings import KAFKA, LOOPBACK, StackError, StackSettings
 
 CLUSTER_ID: Final = "ZXhjaGFuZ2Utc2ltLXN0aw"
 """Any fixed 16 bytes in base64: the data says whose it is."""
@@ -45,14 +45,12 @@ def _broker(settings: StackSettings, java: Path, jars: Path, home: Path, number:
         f"-Xms{heap}", f"-Xmx{heap}", "-XX:+UseG1GC", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true",
         f"-XX:ErrorFile={home / 'java-error.log'}",
     ]  # fmt: skip
-    port = settings.broker_ports()[number]
     return ServerCommand(
-        name=f"kafka-{number}",
-        service="kafka",
+        name=f"{KAFKA}-{number}",
+        service=KAFKA,
         arguments=[str(java), *options, *classes, "kafka.Kafka", str(properties)],
         log=home / "server.log",
-        address=f"{LOOPBACK}:{port}",
-        ports=[port, settings.controller_ports()[number]],
+        address=f"{LOOPBACK}:{settings.broker_ports()[number]}",
     )
 
 

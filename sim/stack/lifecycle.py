@@ -67,17 +67,19 @@ def up(folder: Path, settings: StackSettings, tell: Tell) -> list[ServerState]:
         if recorded is not None and running and replace(recorded.settings, wait_s=settings.wait_s) != settings:
             raise StackError(f"a stack with other settings runs in {folder}; `stack down` ends it")
         _check_data(folder, settings)
-        tell("looking for Java and the servers' jars")
-        java = find_java()
-        commands = list(_commands(folder, settings, java, tell))
         names = {process.name for process in running}
-        missing = [command for command in commands if command.name not in names]
-        for command in missing:
-            check_ports(command)
-        for command in missing:
+        missing = {name: ports for name, ports in settings.servers().items() if name not in names}
+        for name, ports in missing.items():
+            check_ports(name, ports)
+        commands = list(_commands(folder, settings, tell)) if missing else []
+        for command in commands:
+            if command.name not in missing:
+                continue
             tell(f"starting {command.name}")
             running.append(start(command))
             write_stack(folder, Stack(settings, tuple(running)))
+        order = list(settings.servers())
+        running.sort(key=lambda process: order.index(process.name))
         return [_wait_until_ready(process, settings, tell) for process in running]
 
 
@@ -141,7 +143,8 @@ def write_stack(folder: Path, stack: Stack) -> None:
     unfinished.replace(_record(folder))
 
 
-def _commands(folder: Path, settings: StackSettings, java: Path, tell: Tell) -> Iterator[ServerCommand]:
+def _commands(folder: Path, settings: StackSettings, tell: Tell) -> Iterator[ServerCommand]:
+    java = find_java()
     for service in settings.services:
         tell(f"resolving {service}'s jars")
         jars = resolve_jars(service, folder)

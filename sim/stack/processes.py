@@ -22,14 +22,13 @@ LOOK_EVERY_S: Final = 0.2
 
 @dataclass(frozen=True)
 class ServerCommand:
-    """What starts one server, the ports that it needs, and where its output goes."""
+    """What starts one server, where it will be reached, and where its output goes."""
 
     name: str
     service: str
     arguments: list[str]
     log: Path
     address: str
-    ports: list[int]
 
 
 @dataclass(frozen=True)
@@ -103,18 +102,18 @@ def stop(processes: list[ServerProcess]) -> dict[str, str]:
     return ended
 
 
-def check_ports(command: ServerCommand) -> None:
-    """Raise StackError when a port that the server needs is in use."""
-    for port in command.ports:
+def check_ports(server: str, ports: list[int]) -> None:
+    """Raise StackError when a port that a server needs is in use."""
+    for port in ports:
         with socket.socket() as probe:
             # As the servers do: what lingers of connections that have ended does not occupy a port.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((LOOPBACK, port))
             except OSError as error:
-                option = f"--{command.service}-port"
+                option = f"--{server.split('-')[0]}-port"
                 raise StackError(
-                    f"{command.name} needs port {port} of {LOOPBACK}: {error.strerror}; choose another with {option}"
+                    f"{server} needs port {port} of {LOOPBACK}: {error.strerror}; choose another with {option}"
                 ) from None
 
 

@@ -59,7 +59,7 @@ class StackSettings:
             raise StackError("neither server works with a heap of less than 256 MB")
         if self.wait_s < 1:
             raise StackError(f"a server needs at least 1 second to come up, not {self.wait_s}")
-        ports = self.ports()
+        ports = [port for needed in self.servers().values() for port in needed]
         if min(ports) < 1 or max(ports) > 65_535:
             raise StackError(f"ports are 1 to 65535; this stack would use {min(ports)} to {max(ports)}")
         if len(set(ports)) != len(ports):
@@ -73,11 +73,12 @@ class StackSettings:
         """Where the brokers' controllers reach each other."""
         return [self.kafka_port + self.brokers + broker for broker in range(self.brokers)]
 
-    def ports(self) -> list[int]:
-        """All ports of the stack."""
-        kafka = [*self.broker_ports(), *self.controller_ports()] if KAFKA in self.services else []
-        cassandra = [self.cassandra_port, self.cassandra_port + 1] if CASSANDRA in self.services else []
-        return kafka + cassandra
+    def servers(self) -> dict[str, list[int]]:
+        """Each server's name, and the ports that it needs."""
+        brokers = zip(self.broker_ports(), self.controller_ports(), strict=True)
+        servers = {f"{KAFKA}-{number}": list(ports) for number, ports in enumerate(brokers)}
+        servers[CASSANDRA] = [self.cassandra_port, self.cassandra_port + 1]
+        return {name: ports for name, ports in servers.items() if name.split("-")[0] in self.services}
 
     def addresses(self) -> dict[str, str]:
         """Service -> the addresses that clients are given."""
