@@ -72,12 +72,18 @@ def adopt_library_logs(log: Any, level: int = logging.WARNING) -> None:
     root.setLevel(level)
 
 
+_USE_WARNING: Final = "`USE <keyspace>` with prepared statements"
+"""Cassandra warns so of each statement prepared in a session with a keyspace. Ours are of one keyspace for good."""
+
+
 class _Adopted(logging.Handler):
     def __init__(self, log: Any) -> None:
         super().__init__()
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
+        if _USE_WARNING in record.getMessage():
+            return
         fields: dict[str, object] = {"logger": record.name}
         if record.exc_info and record.exc_info[1] is not None:
             fields["error"] = repr(record.exc_info[1])

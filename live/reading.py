@@ -91,10 +91,10 @@ async def read_log(
     Ends when every partition's position has reached its end, transaction markers included. Raises ReadingError when
     no position moves for a minute.
     """
+    left = [place for place in starts if starts[place] < ends[place]]
+    if not left:
+        return
     async with reader(clients) as consumer:
-        left = [place for place in starts if starts[place] < ends[place]]
-        if not left:
-            return
         consumer.assign(left)
         for place in left:
             consumer.seek(place, starts[place])

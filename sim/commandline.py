@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from sim import live_commands
 from sim.stack.commands import stack
 
 if TYPE_CHECKING:
@@ -182,6 +183,7 @@ def measure_power(
     raise typer.Exit(HOLDS if all(catch.caught for catch in catches.values()) else VIOLATED)
 
 
+live_commands.register(app)
 app.add_typer(stack, name="stack")
 
 
