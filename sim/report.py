@@ -12,14 +12,14 @@ from sim.defects.power import as_json as power_as_json
 from sim.progress import Progress
 from sim.run import RunResult
 from sim.scenario import SECOND_NS, SYNTHETIC
-from traces.summary import completions_by_reason, counts, verdict_lines, violation_lines
+from traces.summary import verdict_lines, violation_lines
 from traces.trace import Trace
 from traces.verdicts import Verdict
 
 
 def as_json(result: RunResult) -> dict[str, Any]:
     """A run as plain data; the field names are part of the command line's contract."""
-    found = counts(result.trace)
+    found = result.counts
     return {
         "seed": result.scenario.seed,
         "digest": result.digest,
@@ -29,7 +29,7 @@ def as_json(result: RunResult) -> dict[str, Any]:
         "check_seconds": round(result.check_seconds, 6),
         "store_seconds": round(result.store_seconds, 6),
         **{name: found[name] for name in ("orders", "placements", "trades", "events")},
-        "completions": completions_by_reason(result.trace),
+        "completions": result.completions,
         "faults": result.simulated.struck,
         "fault_hits": result.simulated.hits,
         "flow": result.simulated.flow_report.as_dict() if result.simulated.flow_report is not None else None,
@@ -46,7 +46,7 @@ def print_json(result: RunResult) -> None:
 def print_summary(result: RunResult) -> None:
     """What was simulated, what struck, every verdict, the digest, the speed and where the trace is."""
     scenario, trace = result.scenario, result.trace
-    found = counts(trace)
+    found = result.counts
     orders = found["orders"]
     if scenario.flow == SYNTHETIC:
         flow = f"synthetic flow, {scenario.users} users, {scenario.symbols} symbols"
@@ -62,7 +62,7 @@ def print_summary(result: RunResult) -> None:
         f"  {result.simulated.sim_ns / SECOND_NS:,.1f} s simulated; {found['placements']:,} placements, "
         f"{found['trades']:,} trades, {found['events']:,} events"
     )
-    completions = ", ".join(f"{name} {count:,}" for name, count in completions_by_reason(trace).items())
+    completions = ", ".join(f"{name} {count:,}" for name, count in result.completions.items())
     print(f"  completions: {completions or 'none'}")
     if result.simulated.flow_report is not None:
         for line in result.simulated.flow_report.lines():

@@ -8,12 +8,14 @@ stop       services get SIGTERM
 later      25 hours on, the rows are read again: live ones are there, finished ones are gone
 """
 
+import gc
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import pyarrow as pa
 from cassandra import ConsistencyLevel
 from cassandra.query import SimpleStatement, tuple_factory
 
@@ -32,9 +34,10 @@ from sim.randomness import Randomness
 from sim.scenario import MILLISECOND_NS, SECOND_NS, SYNTHETIC, Scenario
 from sim.world import World
 from traces.invariants import check
-from traces.manifest import Manifest, TopologyRecord, package_versions, with_verdicts
+from traces.manifest import Manifest, TopologyRecord, package_versions
 from traces.recorder import Recorder
-from traces.store import write_trace
+from traces.store import TraceWriter, read_trace, write_verdicts
+from traces.summary import completions_by_reason, counts
 from traces.trace import Trace
 from traces.verdicts import VIOLATED, Verdict
 
@@ -84,6 +87,10 @@ class RunResult:
 
     simulated: Simulated
     trace: Trace
+    counts: dict[str, int]
+    """What `traces.summary.counts` says."""
+    completions: dict[str, int]
+    """How many orders ended for which reason."""
     verdicts: dict[str, Verdict]
     path: Path | None
     wall_seconds: float
@@ -105,46 +112,76 @@ class RunResult:
 
 
 def run_scenario(scenario: Scenario, out: Path | None, progress: Progress) -> RunResult:
-    """Simulate, judge, and store the trace in `out` (nowhere when None).
+    """Simulate, storing the trace in `out` meanwhile (keeping it in memory when None), and judge it.
 
     Raises ScenarioError or FlowError for what cannot be run, TraceError when the trace cannot be stored.
     """
     started = time.perf_counter()
-    simulated = simulate(scenario, progress)
-    progress.show("checking the trace")
+    writer = TraceWriter(out) if out is not None else None
+    try:
+        simulated = simulate(scenario, progress, Recorder(writer), writer.check if writer is not None else None)
+        storing = time.perf_counter()
+        if writer is None:
+            trace = Trace.of(simulated.recorder, simulated.manifest)
+        else:
+            progress.show(f"storing the trace in {out}")
+            trace = read_trace(writer.finish(simulated.manifest))
+    except BaseException:
+        if writer is not None:
+            writer.abandon()
+        raise
     checking = time.perf_counter()
-    trace = Trace.of(simulated.recorder, simulated.manifest)
+    progress.show("checking the trace")
+    # The world that has just ended, and what Arrow keeps for its next chunks: that memory is wanted now.
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    found, completions = counts(trace), completions_by_reason(trace)
     verdicts = check(trace)
-    check_seconds = time.perf_counter() - checking
-    storing = time.perf_counter()
+    checked = time.perf_counter()
     if out is not None:
-        manifest = with_verdicts(simulated.manifest, {name: each.record for name, each in verdicts.items()})
-        progress.show(f"storing the trace in {out}")
-        write_trace(out, manifest, trace.tables)
+        write_verdicts(out, {name: each.record for name, each in verdicts.items()})
     ended = time.perf_counter()
     progress.clear()
-    return RunResult(simulated, trace, verdicts, out, ended - started, check_seconds, ended - storing)
+    return RunResult(
+        simulated=simulated,
+        trace=trace,
+        counts=found,
+        completions=completions,
+        verdicts=verdicts,
+        path=out,
+        wall_seconds=ended - started,
+        check_seconds=checked - checking,
+        store_seconds=checking - storing + ended - checked,
+    )
 
 
-def simulate(scenario: Scenario, progress: Progress) -> Simulated:
-    """Carry the scenario out, with its defect in place; everything that happened is in the recorder.
+def simulate(
+    scenario: Scenario,
+    progress: Progress,
+    recorder: Recorder | None = None,
+    check_sink: Callable[[], None] | None = None,
+) -> Simulated:
+    """Carry the scenario out, with its defect in place; everything that happened goes to the recorder, or its sink.
 
-    Raises ScenarioError or FlowError for what cannot be run.
+    Without a recorder the events are kept in memory. `check_sink` is asked once per simulated second, and raises when
+    the sink has failed. Raises ScenarioError or FlowError for what cannot be run.
     """
+    recorder = recorder if recorder is not None else Recorder()
     defect = defects.named(scenario.defect)
     randomness = Randomness(scenario.seed)
     topology, operations, report, duration_ns = _open_flow(scenario, randomness)
-    recorder = Recorder()
     world = World(scenario.seed, recorder)
     deployment = Deployment(world, scenario, topology)
     # Drawn before the world is touched, so that a wrong fault name costs nothing.
     plan = draw_plan(scenario.faults, OPTIONS, deployment.layout, duration_ns, randomness)
     try:
         with defects.applied(defect), world.running():
-            run = _Run(scenario, world, deployment, progress)
+            run = _Run(scenario, world, deployment, progress, check_sink)
             struck = run.carry_out(operations, plan, duration_ns)
     finally:
         world.close()
+    recorder.finish()
+    hits = {**deployment.network.struck, **deployment.kafka.struck, **deployment.cassandra.struck}
     manifest = Manifest(
         seed=scenario.seed,
         epoch_ns=RUN_STARTS_NS,
@@ -154,7 +191,6 @@ def simulate(scenario: Scenario, progress: Progress) -> Simulated:
         statements=dict(enumerate(deployment.cassandra.statement_texts)),
         topology=TopologyRecord.of(topology),
     )
-    hits = {**deployment.network.struck, **deployment.kafka.struck, **deployment.cassandra.struck}
     deployment.kafka.release()
     deployment.cassandra.release()
     return Simulated(
@@ -184,12 +220,20 @@ def _open_flow(
 class _Run:
     """The phases of one run."""
 
-    def __init__(self, scenario: Scenario, world: World, deployment: Deployment, progress: Progress) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        world: World,
+        deployment: Deployment,
+        progress: Progress,
+        check_sink: Callable[[], None] | None,
+    ) -> None:
         self.scenario = scenario
         self.world = world
         self.clock = world.clock
         self.deployment = deployment
         self.progress = progress
+        self._check_sink = check_sink
         self._emit_phase = world.recorder.emitter("phases")
 
     def carry_out(self, operations: Iterable[Operation], plan: tuple[Strike, ...], duration_ns: int) -> dict[str, int]:
@@ -197,7 +241,7 @@ class _Run:
         self._phase("start")
         self.deployment.create()
         self.deployment.start()
-        self.world.run_until(self.clock.now + WARM_UP_NS)
+        self._run_until(self.clock.now + WARM_UP_NS)
 
         self._phase("work")
         start_ns = self.clock.now
@@ -212,7 +256,7 @@ class _Run:
         )
         clients.start()
         injector = Injector(self.deployment, plan, start_ns)
-        self.world.run_until(start_ns + duration_ns)
+        self._run_until(start_ns + duration_ns)
 
         self._phase("heal")
         injector.heal()
@@ -233,11 +277,20 @@ class _Run:
         self.deployment.stop()
         self.world.run_while(lambda: not self.deployment.is_down, self.clock.now + STOP_NS)
         self._phase("stopped", "" if self.deployment.is_down else "a service did not end after SIGTERM")
-        self.world.run_until(self.clock.now + LATER_NS)
+        self._run_until(self.clock.now + LATER_NS)
         self._phase("later")
         self._look(LATER_LOOK)
         self._record_log()
         return dict(injector.struck)
+
+    def _run_until(self, when_ns: int) -> None:
+        """Let time pass. A run whose trace cannot be stored any more ends within a simulated second."""
+        self.world.run_while(self._goes_on, when_ns)
+
+    def _goes_on(self) -> bool:
+        if self._check_sink is not None:
+            self._check_sink()
+        return True
 
     def _settle(self, clients: Clients) -> str:
         """Let the system come to rest; what is still going on when the bound has passed, "" when nothing is."""
@@ -245,7 +298,7 @@ class _Run:
         while unrest := self._unrest(clients):
             if self.clock.now >= deadline_ns:
                 return f"{unrest}, {self.scenario.settle_bound_ns // SECOND_NS} s after all faults were healed"
-            self.world.run_until(self.clock.now + POLL_NS)
+            self._run_until(self.clock.now + POLL_NS)
         return ""
 
     def _unrest(self, clients: Clients) -> str:

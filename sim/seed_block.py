@@ -44,10 +44,12 @@ def run_seed(scenario: Scenario, is_judged: bool) -> SeedResult:
     """Run one scenario in this process; verdicts are empty unless it is judged."""
     from sim.progress import Progress
     from sim.run import run_scenario, simulate
+    from traces.recorder import NoTrace, Recorder
 
     try:
         if not is_judged:
-            return SeedResult(scenario.seed, simulate(scenario, Progress(sys.stderr)).recorder.digest(), {})
+            simulated = simulate(scenario, Progress(sys.stderr), Recorder(NoTrace()))
+            return SeedResult(scenario.seed, simulated.manifest.digest, {})
         with tempfile.TemporaryDirectory() as folder:
             result = run_scenario(scenario, Path(folder) / "trace", Progress(sys.stderr))
         return SeedResult(scenario.seed, result.digest, {name: each.verdict for name, each in result.verdicts.items()})

@@ -22,6 +22,7 @@ found; a *command* is place, cancel, reduce, replace, deposit or withdraw with t
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import chain
 from types import GenericAlias
 from typing import Any, Final, get_args, get_origin
@@ -59,6 +60,7 @@ from schema.events import (
     Withdraw,
 )
 from schema.identifiers import INT64_MAX
+from traces.tables import Tables
 
 PLACEMENT, UPDATE, COMPLETION, REFUSAL = 0, 1, 2, 3
 EVENT_NAMES: Final = ("placement", "update", "completion", "refusal")
@@ -104,11 +106,12 @@ DEAD_LETTER_COLUMNS: Final = (*_PLACE, "source_topic", "source_partition", "sour
 UNDECODABLE_COLUMNS: Final = ("topic", "partition", "offset", "reason")
 
 _TEXT_COLUMNS: Final = frozenset(("command", "request_id", "client_order_id", "input_topic", "source_topic", "topic"))
-_PACK_EVERY: Final = 512
-"""So many records are decoded between two packings."""
+_BATCH_RECORDS: Final = 2_048
+"""So many records are decoded together."""
 
 
 Ints = npt.NDArray[np.int64]
+_NO_INTS: Final[Ints] = np.empty(0, dtype=np.int64)
 
 
 class Columns:
@@ -218,35 +221,47 @@ _COMMAND_NAMES: Final[dict[type[Request], str]] = {
 _COMMAND_NUMBERS: Final[dict[type, int]] = {kind: number for number, kind in enumerate((*_COMMAND_NAMES, type(None)))}
 
 
-def records_of(kafka_log: pa.Table, topic: str) -> Iterator[tuple[int, int, int, bytes | None]]:
-    """Partition, offset, append time and value of a topic's records, by partition and offset.
+class KafkaLog:
+    """The records of a trace's Kafka log by topic, some at a time: it may be larger than memory."""
 
-    Only one topic's values are in memory at a time, and of those one chunk as Python objects.
-    """
-    for batch in _batches_of(kafka_log, topic):
-        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._pieces: dict[str, list[int]] = {}
+        """Which pieces of the log hold records of a topic."""
+        for number, piece in enumerate(tables.pieces("kafka_log", ["topic"])):
+            for topic in piece.column(0).unique().to_pylist():
+                self._pieces.setdefault(topic, []).append(number)
 
+    def columns(self, topic: str, *names: str) -> Iterator[pa.Table]:
+        """Some columns of a topic's records, piece by piece, in the order in which they stand in the log's file."""
+        for piece in self._tables.pieces("kafka_log", ["topic", *names], self._pieces.get(topic, ())):
+            mine = pc.equal(piece.column(0), topic)
+            rest = piece.drop_columns(["topic"])
+            yield rest if pc.all(mine).as_py() else rest.filter(mine)
 
-def values_at(kafka_log: pa.Table, topic: str, wanted: set[tuple[int, int]]) -> Iterator[tuple[int, int, bytes | None]]:
-    """Partition, offset and value of those records of a topic that stand at one of the wanted (partition, offset)."""
-    part = kafka_log.select(["partition", "offset", "value"]).filter(pc.equal(kafka_log.column("topic"), topic))
-    places = zip(part.column("partition").to_numpy().tolist(), part.column("offset").to_numpy().tolist(), strict=True)
-    part = part.take([index for index, place in enumerate(places) if place in wanted])
-    yield from zip(*(column.to_pylist() for column in part.columns), strict=True)
+    def places(self, topic: str) -> tuple[Ints, Ints]:
+        """Partition and offset of a topic's records, in the order of the file."""
+        pieces = list(self.columns(topic, "partition", "offset"))
+        partition, offset = (
+            np.concatenate([_NO_INTS, *(piece.column(index).to_numpy() for piece in pieces)]) for index in (0, 1)
+        )
+        return partition, offset
 
+    def batches(self, topic: str, *names: str) -> Iterator[pa.RecordBatch]:
+        """The records of a topic by partition and offset, some at a time: partition, offset and the columns named."""
+        partition, offset = self.places(topic)
+        pieces = self.columns(topic, "partition", "offset", *names)
+        order = np.lexsort((offset, partition))
+        if (order[1:] < order[:-1]).any():
+            # No run leaves a log like that; somebody's own trace may.
+            pieces = iter([pa.concat_tables(pieces).take(order)])
+        for piece in pieces:
+            yield from piece.combine_chunks().to_batches(max_chunksize=_BATCH_RECORDS)
 
-def _batches_of(kafka_log: pa.Table, topic: str) -> Iterator[pa.RecordBatch]:
-    """The records of a topic by partition and offset, some at a time: partition, offset, appended_t, value."""
-    part = kafka_log.select(["partition", "offset", "appended_t", "value"])
-    part = part.filter(pc.equal(kafka_log.column("topic"), topic))
-    if part.num_rows == 0:
-        return
-    partitions = part.column("partition").to_numpy()
-    offsets = part.column("offset").to_numpy()
-    order = np.lexsort((offsets, partitions))
-    if (order[1:] < order[:-1]).any():
-        part = part.take(order)
-    yield from part.to_batches(max_chunksize=_PACK_EVERY)
+    def records(self, topic: str) -> Iterator[tuple[int, int, bytes | None]]:
+        """Partition, offset and value of a topic's records, by partition and offset."""
+        for batch in self.batches(topic, "value"):
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
 def _tuple_type(struct: type[msgspec.Struct]) -> Any:
@@ -304,11 +319,16 @@ def _nested(lists: Sequence[Sequence[tuple[Any, ...]]]) -> tuple[Ints, Ints, lis
 class Decoded:
     """Decodes topics on demand and keeps the tables."""
 
-    def __init__(self, kafka_log: pa.Table) -> None:
-        self._log = kafka_log
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
         self._frames: dict[str, pd.DataFrame] = {}
         self._undecodable = Columns(UNDECODABLE_COLUMNS, texts=frozenset(("topic", "reason")))
         self._inputs: dict[int, list[tuple[int, ValidatedOrder]]] = {}
+
+    @cached_property
+    def log(self) -> KafkaLog:
+        """The bytes that everything is decoded from."""
+        return KafkaLog(self._tables)
 
     def frame(self, name: str) -> pd.DataFrame:
         """A derived table by its name. Raises KeyError for an unknown one."""
@@ -324,14 +344,14 @@ class Decoded:
 
     def places(self, topic: str) -> pd.DataFrame:
         """Where the records of a topic stand (`partition`, `offset`), without decoding them."""
-        part = self._log.select(["partition", "offset"]).filter(pc.equal(self._log.column("topic"), topic))
-        return pd.DataFrame({name: part.column(name).to_numpy() for name in part.column_names})
+        partition, offset = self.log.places(topic)
+        return pd.DataFrame({"partition": partition, "offset": offset})
 
     def unsealed(self, topic: str) -> list[tuple[int, int]]:
         """Partition and offset of a topic's records whose trailing hash is not that of the bytes before it."""
         return [
             (partition, offset)
-            for partition, offset, _, value in records_of(self._log, topic)
+            for partition, offset, value in self.log.records(topic)
             if value is None or len(value) <= 8 or xxh3_64_digest(value[:-8]) != value[-8:]
         ]
 
@@ -356,7 +376,7 @@ class Decoded:
         for many records together, which is three times as quick.
         """
         decode = msgspec.msgpack.Decoder(kind).decode
-        for batch in _batches_of(self._log, topic):
+        for batch in self.log.batches(topic, "appended_t", "value"):
             values = batch.column("value").to_pylist()
             try:
                 bodies = [value[:-8] for value in values]

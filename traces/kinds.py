@@ -112,3 +112,6 @@ FINAL_KINDS: Final[dict[str, Columns]] = {
     ),
 }
 """Read at the end of a run, or from a live store by an audit."""
+
+ALL_KINDS: Final[dict[str, Columns]] = {**KINDS, **FINAL_KINDS}
+"""Every kind that can be recorded, with its own columns."""

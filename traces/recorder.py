@@ -1,42 +1,35 @@
 """Recording while a run goes on: one generated function per kind, packed rows, chunks of Arrow, one digest (design 6).
 
-A run emits sixty events an order, so an event may cost well under a microsecond. Each kind gets a function of its own,
-generated from its columns, that packs the row's integers, booleans and the numbers of its texts into a few bytes with
-one call. A text column's values mostly repeat, so a text is its number in the order of first occurrence; what hardly
-ever repeats, and bytes, are gathered in lists beside. When `CHUNK_ROWS` rows are together their bytes go into the
-digest as they are, and become Arrow columns by a copy. No row object is ever made.
+A run emits eighty events an order, so an event may cost well under a microsecond. Each kind gets a function of its own,
+generated from its columns, that packs the row's integers, booleans and the numbers of its texts into the next place of
+a buffer with one call. A text column's values mostly repeat, so a text is its number in the order of first occurrence;
+what hardly ever repeats, and bytes, are gathered in lists beside. When `CHUNK_ROWS` rows are together their bytes go
+into the digest as they are, and become Arrow columns by a copy; the chunk goes to a sink, as a rule a file, or is kept.
+No row object is ever made, and what a run has recorded takes no more memory than one chunk of each kind.
 
 The digest covers every event of every kind with its place in the run (`seq`). It depends on nothing but the emitted
-values: not on the process, not on hash seeds, not on the machine.
+values: not on the process, not on hash seeds, not on the machine, not on where the chunks go.
 """
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any, Final
+from operator import length_hint
+from typing import Any, Final, Protocol
 
 import numpy as np
 import pandas  # noqa: F401  Arrow imports it when it first converts a list; better here than in the middle of a run
 import pyarrow as pa
 from xxhash import xxh3_128
 
-from traces.kinds import FINAL_KINDS, KINDS, Columns
+from traces.kinds import ALL_KINDS
+from traces.tables import KeptTables, arrow_schema, columns_of
 
 CHUNK_ROWS: Final = 10_000
-"""Rows of one kind that are gathered before they become Arrow columns."""
+"""Rows of one kind that are gathered before they become Arrow columns. The digest depends on it."""
 
-ALL_KINDS: Final[dict[str, Columns]] = {**KINDS, **FINAL_KINDS}
-"""Every kind that can be recorded, with its own columns."""
-
-COMMON_COLUMNS: Final[Columns] = (("seq", "int"), ("t", "int"), ("host", "str"))
-"""What stands in front of every kind's own columns."""
-
-_DISTINCT_TEXTS: Final = frozenset(
-    ("request_id", "client_order_id", "message", "detail", "fields", "assignment", "transactional_id")
-)
-"""Text columns that hardly ever repeat; all others are dictionary encoded, at four bytes a row."""
-
-_DICTIONARY: Final = pa.dictionary(pa.int32(), pa.string())
+_FIRST_ROWS: Final = 64
+"""So many rows a buffer holds at first; it doubles until it holds a chunk."""
 
 Emit = Callable[..., None]
 """An emitter: `(t, host, *columns)` in the order of `traces.kinds`, of the types named there."""
@@ -46,25 +39,18 @@ class RecordingError(TypeError):
     """A service or double emitted a value that its kind's column cannot hold; the message names both."""
 
 
-def columns_of(kind: str) -> Columns:
-    """All columns of a kind, the common ones first. Raises KeyError for an unknown kind."""
-    return COMMON_COLUMNS + ALL_KINDS[kind]
+class Sink(Protocol):
+    """Takes the chunks of a run, each as soon as it is whole."""
+
+    def append(self, kind: str, chunk: pa.RecordBatch, /) -> None:
+        """The next rows of a kind."""
 
 
-def arrow_type(column: str, kind: str) -> pa.DataType:
-    """The Arrow type of a column of the type `kind` (int, str, bytes or bool)."""
-    if kind == "int":
-        return pa.int64()
-    if kind == "bool":
-        return pa.bool_()
-    if kind == "bytes":
-        return pa.large_binary()
-    return pa.string() if column in _DISTINCT_TEXTS else _DICTIONARY
+class NoTrace:
+    """A sink for runs of which only the digest is wanted."""
 
-
-def arrow_schema(kind: str) -> pa.Schema:
-    """The Arrow schema of a kind's table."""
-    return pa.schema([pa.field(name, arrow_type(name, type_)) for name, type_ in columns_of(kind)])
+    def append(self, kind: str, chunk: pa.RecordBatch, /) -> None:
+        """Forget it."""
 
 
 _PACKED: Final = {"int": ("q", "<i8"), "bool": ("B", "u1"), "text": ("i", "<i4")}
@@ -72,17 +58,15 @@ _PACKED: Final = {"int": ("q", "<i8"), "bool": ("B", "u1"), "text": ("i", "<i4")
 
 
 class _Kind:
-    """The rows of one kind: those still packed one by one, and the chunks made of earlier ones."""
+    """The rows of one kind that are in no chunk yet: packed, one after the other, in a buffer."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.columns = columns_of(name)
         self.schema = arrow_schema(name)
-        self.packed: list[bytes] = []
         self.beside: dict[str, list[object]] = {}
         self.numbers: dict[str, dict[str, int]] = {}
         self.refused: list[tuple[object, ...]] = []
-        self.chunks: list[pa.RecordBatch] = []
         self.rows_in_chunks = 0
         self.emit: Emit | None = None
         widths: list[tuple[str, str]] = []
@@ -96,12 +80,36 @@ class _Kind:
                 self.beside[column] = []
         # The place in the run is drawn last: a text that has no number yet must not use one up.
         widths = [*widths[1:], widths[0]]
-        self.pack = struct.Struct("<" + "".join(_PACKED[width][0] for _, width in widths)).pack
+        row = struct.Struct("<" + "".join(_PACKED[width][0] for _, width in widths))
+        self.pack_into = row.pack_into
+        self.row_bytes = row.size
         self.row_type = np.dtype([(column, _PACKED[width][1]) for column, width in widths])
+        self.buffer = bytearray(_FIRST_ROWS * row.size)
+        self.places = iter(range(0, len(self.buffer), row.size))
+
+    @property
+    def waiting(self) -> int:
+        """How many rows are in the buffer."""
+        return len(self.buffer) // self.row_bytes - length_hint(self.places)
 
     @property
     def rows(self) -> int:
-        return self.rows_in_chunks + len(self.packed)
+        return self.rows_in_chunks + self.waiting
+
+    def rewind(self, row: int) -> Callable[[], int]:
+        """Let the next row be packed as that row of the buffer; returns the function that gives the places."""
+        self.places = iter(range(row * self.row_bytes, len(self.buffer), self.row_bytes))
+        return self.places.__next__
+
+    def take_back(self) -> Callable[[], int]:
+        """The last place that was given has not been used."""
+        return self.rewind(self.waiting - 1)
+
+    def grow(self) -> Callable[[], int]:
+        """Make room for more rows of a chunk."""
+        rows = len(self.buffer) // self.row_bytes
+        self.buffer.extend(bytes(min(rows, CHUNK_ROWS - rows) * self.row_bytes))
+        return self.rewind(rows)
 
     def admit(self, row: tuple[object, ...]) -> bool:
         """Number the texts of a row that have no number yet; False when there is a value that can never be packed."""
@@ -116,26 +124,25 @@ class _Kind:
         self.refused.append(row)
         return False
 
-    def batch(self, total: xxh3_128 | None = None) -> pa.RecordBatch:
+    def chunk(self, total: xxh3_128 | None = None) -> pa.RecordBatch:
         """The rows that are in no chunk yet as Arrow columns; they are added to the digest `total`.
 
         Raises RecordingError when one of them holds what its column cannot.
         """
         if self.refused:
             raise self._refusal(self.refused[0])
-        together = b"".join(self.packed)
-        values = np.frombuffer(together, dtype=self.row_type)
+        values = np.frombuffer(self.buffer, dtype=self.row_type, count=self.waiting)
         if total is not None:
             total.update(f"{self.name} {len(values)}\n".encode())
-            total.update(together)
+            total.update(memoryview(self.buffer)[: len(values) * self.row_bytes])
         arrays = []
         for column, type_ in self.columns:
             if column in self.numbers:
-                texts = self._column(column, type_, list(self.numbers[column]), pa.string())
+                texts = self._array(column, type_, list(self.numbers[column]), pa.string())
                 array = pa.DictionaryArray.from_arrays(_contiguous(values[column]), texts)
                 hashed = texts
             elif column in self.beside:
-                array = hashed = self._column(column, type_, self.beside[column], self.schema.field(column).type)
+                array = hashed = self._array(column, type_, self.beside[column], self.schema.field(column).type)
             else:
                 plain = _contiguous(values[column])
                 array, hashed = pa.array(plain.view(bool) if type_ == "bool" else plain), None
@@ -145,7 +152,14 @@ class _Kind:
             arrays.append(array)
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
-    def _column(self, column: str, type_: str, values: list[object], arrow: pa.DataType) -> pa.Array:
+    def forget(self) -> Callable[[], int]:
+        """The rows in the buffer are in a chunk now."""
+        self.rows_in_chunks += self.waiting
+        for values in self.beside.values():
+            values.clear()
+        return self.rewind(0)
+
+    def _array(self, column: str, type_: str, values: list[object], arrow: pa.DataType) -> pa.Array:
         """Texts or bytes as an Arrow array. Raises RecordingError."""
         try:
             # Arrow's own conversion refuses what is of another type.
@@ -186,18 +200,23 @@ def _contiguous(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 class Recorder:
-    """Gathers the events of one run. Emitters append; `tables`, `counts` and `digest` may be asked at any time."""
+    """Gathers the events of one run. Emitters append; `counts` and `digest` may be asked at any time.
 
-    def __init__(self) -> None:
+    Chunks go to the `sink`, the last ones in `finish`. Without a sink they are kept, and `tables` gives them.
+    """
+
+    def __init__(self, sink: Sink | None = None) -> None:
         self._kinds: dict[str, _Kind] = {}
         self._next_seq = count().__next__
         self._hash = xxh3_128()
+        self._sink = sink
+        self._kept: dict[str, list[pa.RecordBatch]] = {}
 
     def emitter(self, kind: str) -> Emit:
         """The function that records one event of `kind`. Raises KeyError for an unknown kind."""
         state = self._kind(kind)
         if state.emit is None:
-            state.emit = _generate_emitter(state, self._next_seq, lambda: self._flush(state))
+            state.emit = _generate_emitter(state, self._next_seq, lambda: self._make_room(state))
         return state.emit
 
     def counts(self) -> dict[str, int]:
@@ -208,22 +227,28 @@ class Recorder:
     def digest(self) -> str:
         """The hash over all events so far, in order, as 32 hexadecimal digits."""
         total = self._hash.copy()
-        for kind in ALL_KINDS:
-            state = self._kinds.get(kind)
-            if state is not None and (state.packed or state.refused):
-                state.batch(total)
+        for state in self._waiting():
+            state.chunk(total)
         return total.hexdigest()
 
-    def table(self, kind: str) -> pa.Table:
-        """The events of one kind. Raises KeyError for an unknown kind."""
-        state = self._kind(kind)
-        batches = [*state.chunks, state.batch()] if state.packed or state.refused else state.chunks
-        # A chunk's texts are the first of the last chunk's, so that all can share these.
-        return pa.Table.from_batches([_with_texts_of(batches[-1], each) for each in batches], schema=state.schema)
+    def finish(self) -> None:
+        """The run is over: what is in no chunk yet goes to the sink too. Nothing may be recorded any more."""
+        for state in self._waiting():
+            self._flush(state)
 
-    def tables(self) -> Mapping[str, pa.Table]:
-        """Every kind's events; a kind without any is an empty table."""
-        return {kind: self.table(kind) for kind in ALL_KINDS}
+    def table(self, kind: str) -> pa.Table:
+        """The events of one kind, where they are kept. Raises KeyError for an unknown kind."""
+        if self._sink is not None:
+            raise RecordingError("the events of this run were not kept: they went to the recorder's sink")
+        state = self._kind(kind)
+        chunks = self._kept.get(kind, [])
+        chunks = [*chunks, state.chunk()] if state.waiting or state.refused else chunks
+        # A chunk's texts are the first of the last chunk's, so that all can share these.
+        return pa.Table.from_batches([_with_texts_of(chunks[-1], each) for each in chunks], schema=state.schema)
+
+    def tables(self) -> KeptTables:
+        """Every kind's events, where they are kept; a kind without any is an empty table."""
+        return KeptTables({kind: self.table(kind) for kind in ALL_KINDS})
 
     def _kind(self, kind: str) -> _Kind:
         state = self._kinds.get(kind)
@@ -231,54 +256,66 @@ class Recorder:
             state = self._kinds[kind] = _Kind(kind)
         return state
 
-    def _flush(self, state: _Kind) -> None:
-        batch = state.batch(self._hash)
-        state.chunks.append(batch)
-        state.rows_in_chunks += batch.num_rows
-        state.packed.clear()
-        for values in state.beside.values():
-            values.clear()
+    def _waiting(self) -> list[_Kind]:
+        states = (self._kinds.get(kind) for kind in ALL_KINDS)
+        return [state for state in states if state is not None and (state.waiting or state.refused)]
+
+    def _make_room(self, state: _Kind) -> Callable[[], int]:
+        return state.grow() if state.waiting < CHUNK_ROWS else self._flush(state)
+
+    def _flush(self, state: _Kind) -> Callable[[], int]:
+        chunk = state.chunk(self._hash)
+        if self._sink is not None:
+            self._sink.append(state.name, chunk)
+        else:
+            self._kept.setdefault(state.name, []).append(chunk)
+        return state.forget()
 
 
-def _generate_emitter(state: _Kind, next_seq: Callable[[], int], flush: Callable[[], None]) -> Emit:
+def _generate_emitter(state: _Kind, next_seq: Callable[[], int], make_room: Callable[[], Callable[[], int]]) -> Emit:
     """A function with the kind's own parameters: a wrong number of values fails where it is emitted, not later."""
     names = [name for name, _ in state.columns if name != "seq"]
     packed = []
     scope: dict[str, object] = {
-        "append": state.packed.append,
-        "pack": state.pack,
-        "next_seq": next_seq,
-        "packed": state.packed,
-        "admit": state.admit,
-        "refuse": state.refused.append,
-        "refusals": (struct.error, TypeError),
-        "flush": flush,
+        "_kind": state,
+        "_buffer": state.buffer,
+        "_pack_into": state.pack_into,
+        "_next_seq": next_seq,
+        "_refusals": (struct.error, TypeError),
+        "_make_room": make_room,
     }
     beside = ""
     for name, type_ in state.columns[1:]:
         if name in state.numbers:
-            scope[f"number_of_{name}"] = state.numbers[name]
-            packed.append(f"number_of_{name}[{name}]")
+            scope[f"_number_of_{name}"] = state.numbers[name]
+            packed.append(f"_number_of_{name}[{name}]")
         elif name in state.beside:
-            scope[f"append_{name}"] = state.beside[name].append
-            beside += f"    append_{name}({name})\n"
+            scope[f"_append_{name}"] = state.beside[name].append
+            beside += f"    _append_{name}({name})\n"
         elif type_ == "bool":
             # Anything is true or false to `struct`; only these two are booleans.
             packed.append(f"1 if {name} is True else 0 if {name} is False else None")
         else:
             packed.append(name)
     parameters = ", ".join(names)
+    # No column begins with an underscore. The buffer's end costs no look at each row: its
+    # places come from an iterator, which has none left then.
     source = (
+        "_place = _kind.places.__next__\n"
         f"def emit({parameters}):\n"
+        "    nonlocal _place\n"
         "    try:\n"
-        f"        append(pack({', '.join(packed)}, next_seq()))\n"
+        f"        _pack_into(_buffer, _place(), {', '.join(packed)}, _next_seq())\n"
+        "    except StopIteration:\n"
+        "        _place = _make_room()\n"
+        f"        return emit({parameters})\n"
         "    except KeyError:\n"
-        f"        return emit({parameters}) if admit(({parameters},)) else None\n"
-        "    except refusals:\n"
-        f"        return refuse(({parameters},))\n"
+        "        _place = _kind.take_back()\n"
+        f"        return emit({parameters}) if _kind.admit(({parameters},)) else None\n"
+        "    except _refusals:\n"
+        "        _place = _kind.take_back()\n"
+        f"        return _kind.refused.append(({parameters},))\n"
         f"{beside}"
-        f"    if len(packed) >= {CHUNK_ROWS}:\n"
-        "        flush()\n"
     )
     # Locals of an enclosing function are faster than globals, so the source is wrapped in one that binds them.
     wrapped = f"def bind({', '.join(scope)}):\n" + "".join(f"    {line}\n" for line in source.splitlines())

@@ -1,7 +1,7 @@
 """Storing a trace: a folder with a manifest and one Parquet file per kind (design section 6).
 
-A trace is written beside its place and moved there whole, so a folder that exists is a folder that is complete.
-Reading checks everything that it then relies on and says in one line what is wrong: TraceError.
+A trace is written beside its place, while its run goes on, and moved there whole: a folder that exists is a folder that
+is complete. Reading checks everything that it then relies on and says in one line what is wrong: TraceError.
 """
 
 import os
@@ -14,8 +14,9 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from traces.kinds import ALL_KINDS
 from traces.manifest import Manifest, TraceError, VerdictRecord, decode_manifest, encode_manifest, with_verdicts
-from traces.recorder import ALL_KINDS, arrow_schema
+from traces.tables import KeptTables, StoredTables, arrow_schema, file_of
 from traces.trace import Trace
 
 MANIFEST_NAME: Final = "manifest.json"
@@ -23,39 +24,91 @@ MANIFEST_NAME: Final = "manifest.json"
 _COMPRESSION: Final = "lz4"
 
 
-def write_trace(folder: Path | str, manifest: Manifest, tables: Mapping[str, pa.Table]) -> Path:
-    """Write a trace to `folder`, replacing a trace that is there; returns the folder.
+class TraceWriter:
+    """Writes a trace chunk by chunk: the sink of a run's recorder. `finish` puts it in its place, `abandon` removes it.
 
-    Counts are taken from the tables. Raises TraceError when the place cannot be written, or holds something that is
-    not a trace.
+    A chunk that cannot be written must not raise where it is emitted, inside somebody's service: the failure is kept,
+    later chunks are forgotten, and `check` raises. Whoever carries out the run asks now and then.
     """
-    folder = Path(folder)
-    if folder.exists() and not _is_replaceable(folder):
-        raise TraceError(f"{folder}: exists and is not a trace; nothing was written")
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        if aside.exists():
-            shutil.rmtree(aside)
-        aside.mkdir(parents=True)
-        counts = {}
-        for kind in ALL_KINDS:
-            table = tables.get(kind)
-            if table is None:
-                table = arrow_schema(kind).empty_table()
-            counts[kind] = table.num_rows
-            pq.write_table(
-                table, aside / f"{kind}.parquet", compression=_COMPRESSION, use_dictionary=_dictionary_columns(kind),
-                write_statistics=False,
-            )  # fmt: skip
-        complete = msgspec.structs.replace(manifest, counts=counts)
-        (aside / MANIFEST_NAME).write_bytes(encode_manifest(complete))
-        if folder.exists():
-            shutil.rmtree(folder)
-        aside.rename(folder)
-    except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise TraceError(f"{folder}: cannot write the trace: {error.strerror or error}") from None
-    return folder
+
+    def __init__(self, folder: Path | str) -> None:
+        """Begin a trace that will stand in `folder`. Raises TraceError when it cannot stand there."""
+        self.folder = Path(folder)
+        if self.folder.exists() and not _is_replaceable(self.folder):
+            raise TraceError(f"{self.folder}: exists and is not a trace; nothing was written")
+        self._aside = self.folder.with_name(f".{self.folder.name}.{os.getpid()}.partial")
+        self._failure: OSError | None = None
+        self._files: dict[str, pq.ParquetWriter] = {}
+        self._counts = dict.fromkeys(ALL_KINDS, 0)
+        try:
+            if self._aside.exists():
+                shutil.rmtree(self._aside)
+            self._aside.mkdir(parents=True)
+            for kind in ALL_KINDS:
+                self._files[kind] = pq.ParquetWriter(
+                    file_of(self._aside, kind), arrow_schema(kind), compression=_COMPRESSION,
+                    use_dictionary=_dictionary_columns(kind), write_statistics=False,
+                )  # fmt: skip
+        except OSError as error:
+            self._failure = error
+            self.check()
+
+    def append(self, kind: str, chunk: pa.RecordBatch | pa.Table) -> None:
+        """Write the next rows of a kind, in a row group of their own."""
+        if self._failure is None and chunk.num_rows:
+            try:
+                self._files[kind].write(chunk, row_group_size=chunk.num_rows)
+            except OSError as error:
+                self._failure = error
+            self._counts[kind] += chunk.num_rows
+
+    def check(self) -> None:
+        """Raises TraceError, and removes what was written, when something could not be written."""
+        if self._failure is not None:
+            error = self._failure
+            self.abandon()
+            raise TraceError(f"{self.folder}: cannot write the trace: {error.strerror or error}") from None
+
+    def finish(self, manifest: Manifest) -> Path:
+        """Put the trace in its place, replacing a trace that is there; returns the folder.
+
+        Counts are taken from what was written. Raises TraceError.
+        """
+        self.check()
+        try:
+            for file in self._files.values():
+                file.close()
+            complete = msgspec.structs.replace(manifest, counts=self._counts)
+            (self._aside / MANIFEST_NAME).write_bytes(encode_manifest(complete))
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
+            self._aside.rename(self.folder)
+        except OSError as error:
+            self._failure = error
+            self.check()
+        return self.folder
+
+    def abandon(self) -> None:
+        """Remove what was written. May be called again."""
+        for file in self._files.values():
+            try:
+                file.close()
+            except OSError:
+                continue  # what could not be written cannot be closed either; it is removed all the same
+        self._files.clear()
+        shutil.rmtree(self._aside, ignore_errors=True)
+
+
+def write_trace(folder: Path | str, manifest: Manifest, tables: Mapping[str, pa.Table]) -> Path:
+    """Write a trace that is in memory to `folder`, replacing a trace that is there; returns the folder.
+
+    Raises TraceError when the place cannot be written, or holds something that is not a trace.
+    """
+    writer = TraceWriter(folder)
+    kept = KeptTables(tables)
+    for kind in ALL_KINDS:
+        writer.append(kind, kept[kind])
+    return writer.finish(manifest)
 
 
 def write_verdicts(folder: Path | str, verdicts: Mapping[str, VerdictRecord]) -> None:
@@ -86,41 +139,14 @@ def read_manifest(folder: Path | str) -> Manifest:
 
 
 def read_trace(folder: Path | str) -> Trace:
-    """A stored trace. Raises TraceError when anything of it is missing, damaged, or of another format."""
+    """A stored trace, whose columns are read when they are looked at.
+
+    Raises TraceError when anything of it is missing, of another format, or seen at once to be damaged; what a file
+    hides in its middle is raised when it is read.
+    """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    tables = {}
-    for kind in ALL_KINDS:
-        tables[kind] = table = _read_table(folder / f"{kind}.parquet", kind)
-        counted = manifest.counts.get(kind, 0)
-        if table.num_rows != counted:
-            raise TraceError(f"{folder / f'{kind}.parquet'}: {table.num_rows} rows, the manifest counts {counted}")
-    return Trace(manifest, tables)
-
-
-def _read_table(path: Path, kind: str) -> pa.Table:
-    if not path.is_file():
-        raise TraceError(f"{path}: missing from the trace")
-    if path.stat().st_size == 0:
-        raise TraceError(f"{path}: empty file")
-    try:
-        table = pq.read_table(path, partitioning=None)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        first_line = (str(error).splitlines() or ["damaged"])[0]
-        raise TraceError(f"{path}: not a readable Parquet file: {first_line}") from None
-    expected = arrow_schema(kind)
-    for field in expected:
-        if field.name not in table.column_names:
-            raise TraceError(f"{path}: column {field.name} is missing")
-        found = table.schema.field(field.name).type
-        if _plain(found) != _plain(field.type):
-            raise TraceError(f"{path}: column {field.name} is {found}, expected {field.type}")
-    return table.select(expected.names)
-
-
-def _plain(type_: pa.DataType) -> pa.DataType:
-    """What a column holds, whether or not it is dictionary encoded."""
-    return type_.value_type if pa.types.is_dictionary(type_) else type_
+    return Trace(manifest, StoredTables(folder, manifest.counts))
 
 
 def _dictionary_columns(kind: str) -> list[str]:

@@ -36,7 +36,7 @@ def counts(trace: Trace) -> dict[str, int]:
         "outputs": len(trace.outputs),
         "balance_events": len(trace.balance_events),
         "reads": len(trace.events("reads")),
-        "events": sum(table.num_rows for table in trace.tables.values()),
+        "events": sum(map(trace.tables.count, trace.tables)),
     }
 
 

@@ -1,4 +1,4 @@
-"""A trace in memory: the recorded kinds and everything derived from them, as DataFrames made when asked for."""
+"""A trace: the recorded kinds and everything derived from them, as DataFrames made when asked for."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -13,8 +13,9 @@ from schema.topics import Topology
 from traces.derived import COMPLETION, PLACEMENT, REFUSAL, UPDATE, Decoded, assembled
 from traces.manifest import Manifest
 from traces.matching_rows import rows
-from traces.recorder import Recorder, arrow_schema
+from traces.recorder import Recorder
 from traces.reference import Expected
+from traces.tables import KeptTables, Tables
 
 T = TypeVar("T")
 
@@ -23,13 +24,13 @@ class Trace:
     """What a run, or an audit of a live system, left behind.
 
     `events(kind)` gives a recorded kind with the columns of `traces.kinds`; the named properties give the tables of
-    `traces.derived`. Every frame is made once, so callers must not change one in place.
+    `traces.derived`. Every frame is made once and kept until it is released, so callers must not change one in place.
     """
 
     def __init__(self, manifest: Manifest, tables: Mapping[str, pa.Table]) -> None:
         self.manifest = manifest
-        self.tables = dict(tables)
-        self._events: dict[str, pd.DataFrame] = {}
+        self.tables = tables if isinstance(tables, Tables) else KeptTables(tables)
+        self._events: dict[tuple[str, tuple[str, ...]], pd.DataFrame] = {}
         self._final: dict[tuple[str, int], pd.DataFrame] = {}
         self._computed: dict[Callable[[Trace], object], object] = {}
 
@@ -43,20 +44,17 @@ class Trace:
         """How the work was divided."""
         return self.manifest.topology.topology()
 
-    def events(self, kind: str) -> pd.DataFrame:
-        """The recorded events of one kind. Raises KeyError for an unknown kind."""
-        frame = self._events.get(kind)
+    def events(self, kind: str, *columns: str) -> pd.DataFrame:
+        """The recorded events of one kind, all columns or those named. Raises KeyError for an unknown kind."""
+        frame = self._events.get((kind, columns))
         if frame is None:
-            table = self.tables.get(kind)
-            if table is None:
-                table = arrow_schema(kind).empty_table()
-            frame = self._events[kind] = _frame(table)
+            table = self.tables.read(kind, columns) if columns else self.tables[kind]
+            frame = self._events[kind, columns] = _frame(table)
         return frame
 
     def has(self, kind: str) -> bool:
         """Whether any event of that kind was recorded."""
-        table = self.tables.get(kind)
-        return table is not None and table.num_rows > 0
+        return self.tables.count(kind) > 0
 
     def final(self, table: str, look: int) -> pd.DataFrame:
         """A table's rows as read at the end: look 0 once settled, look 1 when 25 hours had passed."""
@@ -76,8 +74,7 @@ class Trace:
     @cached_property
     def decoded(self) -> Decoded:
         """The decoder of the Kafka log, which keeps the derived tables."""
-        log = self.tables.get("kafka_log")
-        return Decoded(log if log is not None else arrow_schema("kafka_log").empty_table())
+        return Decoded(self.tables)
 
     @cached_property
     def reference(self) -> tuple[Expected, list[int]]:

@@ -34,6 +34,7 @@ from tests.traces.damage import (
 )
 from traces.invariants import ORDER, check, check_one
 from traces.manifest import Manifest, TopologyRecord
+from traces.tables import KeptTables
 from traces.trace import Trace
 from traces.verdicts import INVARIANTS
 
@@ -1018,7 +1019,8 @@ def test_reference_is_not_exercised_where_the_log_does_not_begin_at_output_1() -
 
 def test_check_that_fails_is_not_green() -> None:
     trace = busy_world().trace()
-    trace.tables["final_active_orders"] = trace.tables["final_active_orders"].drop_columns(["status"])
+    table = trace.tables["final_active_orders"].drop_columns(["status"])
+    trace.tables = KeptTables({**trace.tables, "final_active_orders": table})
     verdict = check(trace)["placement-accounted"]
     assert verdict.verdict == "violated"
     assert "the check itself failed" in verdict.violations["what"].iloc[0]

@@ -3,10 +3,12 @@
 import subprocess
 import sys
 
+import pyarrow as pa
 import pytest
 
-from traces.kinds import FINAL_KINDS, KINDS
-from traces.recorder import ALL_KINDS, CHUNK_ROWS, Recorder, RecordingError, columns_of
+from traces.kinds import ALL_KINDS
+from traces.recorder import CHUNK_ROWS, NoTrace, Recorder, RecordingError
+from traces.tables import columns_of
 
 PROGRAM = """
 from traces.recorder import Recorder
@@ -43,7 +45,7 @@ def test_events_come_back_in_order_with_their_place_in_the_run() -> None:
 def test_every_kind_can_be_recorded_and_is_counted() -> None:
     recorder = Recorder()
     samples = {"int": 7, "str": "x", "bool": True, "bytes": b"\x00"}
-    for kind in {**KINDS, **FINAL_KINDS}:
+    for kind in ALL_KINDS:
         recorder.emitter(kind)(*(samples[type_] for _, type_ in columns_of(kind)[1:]))
     assert recorder.counts() == dict.fromkeys(ALL_KINDS, 1)
     assert recorder.table("kafka_log").to_pydict()["value"] == [b"\x00"]
@@ -133,3 +135,44 @@ def test_value_that_its_column_cannot_hold_is_named(value: object, column: str) 
     recorder.emitter("read_rows")(1, "", value, 0, 1, 1, 1, 1, 1, 0, 1, 0)
     with pytest.raises(RecordingError, match=f"kind read_rows, column {column}"):
         recorder.table("read_rows")
+
+
+class _Chunks:
+    """A sink that remembers how many rows each chunk had."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+
+    def append(self, kind: str, chunk: pa.RecordBatch) -> None:
+        assert kind == "phases"
+        self.rows.append(chunk.num_rows)
+
+
+def test_chunks_go_to_the_sink_as_soon_as_they_are_whole_and_the_digest_is_the_same() -> None:
+    sink = _Chunks()
+    kept, sent, silent = Recorder(), Recorder(sink), Recorder(NoTrace())
+    for recorder in (kept, sent, silent):
+        emit = recorder.emitter("phases")
+        for n in range(CHUNK_ROWS + 1):
+            emit(n, "", "work", str(n))
+    assert sink.rows == [CHUNK_ROWS]
+    sent.finish()
+    assert sink.rows == [CHUNK_ROWS, 1]
+    assert sent.counts()["phases"] == CHUNK_ROWS + 1
+    assert kept.digest() == sent.digest() == silent.digest()
+    with pytest.raises(RecordingError, match="went to the recorder's sink"):
+        sent.tables()
+
+
+def test_text_seen_for_the_first_time_or_refused_takes_no_place_of_another_row() -> None:
+    recorder = Recorder()
+    emit = recorder.emitter("phases")
+    for n in range(200):
+        emit(n, f"host {n}", "work", "")
+    assert recorder.table("phases").column("t").to_pylist() == list(range(200))
+    assert recorder.table("phases").column("seq").to_pylist() == list(range(200))
+    emit(200, 7, "work", "")
+    emit(201, "host 7", "work", "")
+    assert recorder.counts()["phases"] == 201
+    with pytest.raises(RecordingError, match="kind phases, column host"):
+        recorder.digest()

@@ -1,5 +1,6 @@
 """A stored trace comes back whole; anything that is wrong with one is said in one clear line."""
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.mini_world import TOPOLOGY
+from traces.invariants import check
+from traces.kinds import ALL_KINDS
 from traces.manifest import Manifest, TopologyRecord, TraceError, VerdictRecord
-from traces.recorder import ALL_KINDS, Recorder, columns_of
-from traces.store import read_manifest, read_trace, write_trace, write_verdicts
+from traces.recorder import CHUNK_ROWS, Recorder
+from traces.store import TraceWriter, read_manifest, read_trace, write_trace, write_verdicts
+from traces.tables import columns_of
 
 MANIFEST = Manifest(
     seed=7,
@@ -155,3 +159,53 @@ def test_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TraceError, match="not a folder"):
         read_trace(tmp_path / "file")
+
+
+def test_trace_is_written_while_its_run_goes_on_and_stands_in_its_place_at_the_end(tmp_path: Path) -> None:
+    folder = tmp_path / "trace"
+    writer = TraceWriter(folder)
+    recorder = Recorder(writer)
+    emit = recorder.emitter("phases")
+    for n in range(2 * CHUNK_ROWS + 1):
+        emit(n, "", "work", "")
+    assert not folder.exists()
+    recorder.finish()
+    writer.finish(MANIFEST)
+    assert [each.name for each in tmp_path.iterdir()] == ["trace"]
+    trace = read_trace(folder)
+    assert trace.manifest.counts["phases"] == 2 * CHUNK_ROWS + 1
+    assert trace.events("phases", "seq")["seq"].tolist() == list(range(2 * CHUNK_ROWS + 1))
+    assert [piece.num_rows for piece in trace.tables.pieces("phases", ["t"])] == [CHUNK_ROWS, CHUNK_ROWS, 1]
+
+
+def test_full_disk_is_told_when_asked_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = TraceWriter(tmp_path / "trace")
+    recorder = Recorder(writer)
+    recorder.emitter("phases")(1, "", "work", "")
+
+    def write(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write", write)
+    recorder.finish()
+    with pytest.raises(TraceError, match="trace: cannot write the trace: No space left on device"):
+        writer.check()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_that_ends_badly_leaves_the_trace_that_was_there(stored: Path) -> None:
+    writer = TraceWriter(stored)
+    Recorder(writer).emitter("phases")(1, "", "work", "")
+    writer.abandon()
+    assert read_manifest(stored).counts["faults"] == 5
+    assert [each.name for each in stored.parent.iterdir()] == ["trace"]
+
+
+def test_damage_in_the_middle_of_a_file_is_told_when_it_is_read(stored: Path) -> None:
+    path = stored / "kafka_log.parquet"
+    data = bytearray(path.read_bytes())
+    footer = 8 + int.from_bytes(data[-8:-4], "little")
+    data[4:-footer] = b"\xff" * (len(data) - footer - 4)
+    path.write_bytes(data)
+    with pytest.raises(TraceError, match=r"kafka_log\.parquet: not a readable Parquet file"):
+        check(read_trace(stored))

@@ -9,6 +9,7 @@ import gc
 import pandas as pd
 
 from traces.invariants import chains, convergence, funds, lifecycle, reads, requests, rows
+from traces.manifest import TraceError
 from traces.trace import Trace
 from traces.verdicts import INVARIANTS, Verdict
 
@@ -43,7 +44,7 @@ def check(trace: Trace) -> dict[str, Verdict]:
     """Judge a trace by every invariant, in a fixed order.
 
     A check that cannot be made, because the trace is damaged or lacks what it needs, counts as violated and says so:
-    it must never look green.
+    it must never look green. Raises TraceError when a file of the trace cannot be read.
     """
     # Decoding makes millions of short-lived objects and no cycles: the collector would only double the time.
     collecting = gc.isenabled()
@@ -56,10 +57,12 @@ def check(trace: Trace) -> dict[str, Verdict]:
 
 
 def check_one(trace: Trace, name: str) -> Verdict:
-    """Judge a trace by one invariant. Raises KeyError for an unknown id."""
+    """Judge a trace by one invariant. Raises KeyError for an unknown id, TraceError for a damaged file."""
     judge = INVARIANTS[name]
     try:
         return judge(trace)
+    except TraceError:
+        raise
     except Exception as error:
         what = f"the check itself failed: {type(error).__name__}: {error}"
         return Verdict(checked=1, violations=pd.DataFrame({"what": [what]}))

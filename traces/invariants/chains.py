@@ -5,7 +5,6 @@ import pandas as pd
 
 from schema.topics import BALANCE_EVENTS, CHAINED_TOPICS, ENGINE_OUTPUTS, FUND_UPDATES, VALIDATED_ORDERS
 from traces.canonical import CanonicalEncoder, content_hash
-from traces.derived import values_at
 from traces.matching_rows import Mask, ints, rows
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
@@ -103,7 +102,9 @@ def _wrong_hashes(trace: Trace, topic: str, records: pd.DataFrame) -> Mask:
     places = zip(ints(sampled, "partition").tolist(), ints(sampled, "offset").tolist(), strict=True)
     said = dict(zip(places, zip(sampled.index.tolist(), ints(sampled, "hash").tolist(), strict=True), strict=True))
     encoder = CanonicalEncoder()
-    for partition, offset, value in values_at(trace.tables["kafka_log"], topic, set(said)):
+    for partition, offset, value in trace.decoded.log.records(topic):
+        if (partition, offset) not in said:
+            continue
         index, digest = said[partition, offset]
         if value is None or content_hash(value) != digest or encoder.recomputed_hash(value) != digest:
             wrong[index] = True
