@@ -15,41 +15,27 @@ by `outstanding_max`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 
-import msgspec
-from aiokafka.errors import KafkaError, KafkaTimeoutError
+from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from gateway.order_ids import OrderIds, OrderIdsExhausted, open_session
+from gateway.outbox import Outbox
 from gateway.requests import AnyClientRequest, ClientRequest, RequestError, parse, to_event
-from schema.codes import Outcome, Reason, Verdict
-from schema.events import (
-    AnyRequest,
-    CancelOrder,
-    Deposit,
-    OrderResponse,
-    PlaceOrder,
-    ReduceOrder,
-    ReplaceOrder,
-    Withdraw,
-)
+from gateway.submissions import ClientAnswer, Submission, Submissions, Told, not_sent
 from schema.identifiers import NO_ORDER, OrderId, SymbolId, TradeId, UserId
 from schema.ports import Clock, KafkaClients, KafkaConsumer, KafkaProducer, Log
 from schema.symbols import SymbolError
-from schema.topics import MAX_RECORD_BYTES, ORDER_REQUESTS, ORDER_RESPONSES, Topology
-from schema.wire import ORDER_RESPONSE, WireError, encode
+from schema.topics import MAX_RECORD_BYTES, ORDER_RESPONSES, Topology
+from schema.wire import ORDER_RESPONSE, WireError
 from settlement.queries import BalanceOfAsset, OrderRow, Queries, TradeRow
 
 T = TypeVar("T")
-OutcomeName = Literal["accepted", "rejected", "unknown", "invalid"]
 
-_NONE: Final = int(Verdict.NONE)
-_ACCEPTED: Final = int(Outcome.ACCEPTED)
-_REUSED: Final = int(Reason.REQUEST_ID_REUSED)
 _BACKOFF_MS: Final = (100, 200, 500, 1_000, 2_000)
 
 
@@ -69,94 +55,6 @@ class GatewayConfig:
     def __post_init__(self) -> None:
         if min(self.answer_timeout_ms, self.outstanding_max, self.request_timeout_ms, self.poll_ms) < 1:
             raise ValueError("every setting of a gateway must be at least 1")
-
-
-class ClientAnswer(msgspec.Struct, frozen=True, gc=False):
-    """What a client is told. `reason`, `verdict` and `verdict_reason` are codes of `schema.codes`, 0 while not known.
-
-    `order_id` is the order that the first request with this id was given, 0 when there is none or it is not known.
-    """
-
-    outcome: OutcomeName
-    message: str
-    reason: int = 0
-    verdict: int = 0
-    verdict_reason: int = 0
-    order_id: OrderId = NO_ORDER
-
-
-class _Waiter:
-    """Somebody who waits for the answer to one submission, and for the verdict if there will be one."""
-
-    __slots__ = (
-        "_assigned",
-        "_done",
-        "_expected",
-        "_has_verdict",
-        "_loop",
-        "_timeout_s",
-        "_timer",
-        "answer",
-        "failure",
-    )
-
-    def __init__(self, request: AnyRequest, timeout_s: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._done: asyncio.Future[None] = self._loop.create_future()
-        self._timeout_s = timeout_s
-        self._timer = self._loop.call_later(timeout_s, self._complete)
-        self._has_verdict = not isinstance(request, Deposit | Withdraw)
-        self._assigned = isinstance(request, PlaceOrder | ReplaceOrder)
-        self._expected = NO_ORDER if isinstance(request, Deposit | Withdraw) else request.order_id
-        self.answer: OrderResponse | None = None
-        self.failure = ""
-
-    async def wait(self) -> None:
-        """Until everything is known, or the time is over."""
-        try:
-            await self._done
-        finally:
-            self._timer.cancel()
-
-    def offer(self, response: OrderResponse) -> None:
-        """A response to a request of this user and id; perhaps to another submission of it."""
-        if self._done.done():
-            return
-        if self.answer is None:
-            if self._is_mine(response):
-                self._answered(response)
-        elif response.verdict != _NONE:
-            self.answer = msgspec.structs.replace(
-                self.answer, verdict=response.verdict, verdict_reason=response.verdict_reason
-            )
-            self._complete()
-
-    def fail(self, reason: str) -> None:
-        """The request may not have reached anybody."""
-        if self.answer is None:
-            self.failure = reason
-            self._complete()
-
-    def _is_mine(self, response: OrderResponse) -> bool:
-        # Another submission under the same id may be under way here or at another gateway, with another body even.
-        # The first submission's answer names the order id it was given; any other is answered as a repeat, or refused.
-        if response.is_repeat:
-            return True
-        if response.reason == _REUSED:
-            return not self._assigned or response.order_id != self._expected
-        return response.order_id == self._expected
-
-    def _answered(self, response: OrderResponse) -> None:
-        self.answer = response
-        if response.outcome == _ACCEPTED and self._has_verdict and response.verdict == _NONE:
-            self._timer.cancel()
-            self._timer = self._loop.call_later(self._timeout_s, self._complete)
-        else:
-            self._complete()
-
-    def _complete(self) -> None:
-        if not self._done.done():
-            self._done.set_result(None)
 
 
 class Gateway:
@@ -181,16 +79,17 @@ class Gateway:
         self._log = log
         self._config = config or GatewayConfig()
         self._timeout_s = self._config.answer_timeout_ms / 1000
-        self._waiters: dict[tuple[int, str], list[_Waiter]] = {}
-        self._outstanding = 0
+        self._submissions = Submissions(self._timeout_s)
+        self._outboxes = tuple(
+            Outbox(partition, lambda: self._producer, self._suspect, log)
+            for partition in range(topology.user_partitions)
+        )
         self._order_ids: OrderIds | None = None
         self._producer: KafkaProducer | None = None
         self._reader: KafkaConsumer | None = None
         self._positions: dict[TopicPartition, int] = {}
         self._stop: asyncio.Future[None] | None = None
         self._producer_broken: asyncio.Event = asyncio.Event()
-        self._idle: asyncio.Event = asyncio.Event()
-        self._idle.set()
         self._is_ready = False
         self._is_stopping = False
 
@@ -215,7 +114,7 @@ class Gateway:
                 await asyncio.wait([self._stop, *workers], return_when=asyncio.FIRST_COMPLETED)
                 if self._stop.done():
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self._idle.wait(), 2 * self._timeout_s)
+                        await asyncio.wait_for(self._submissions.idle.wait(), 2 * self._timeout_s)
                 for worker in workers:
                     if worker.done():
                         worker.result()
@@ -240,7 +139,7 @@ class Gateway:
     @property
     def outstanding(self) -> int:
         """How many requests wait for their answer here."""
-        return self._outstanding
+        return self._submissions.count
 
     # -- requests
 
@@ -249,37 +148,47 @@ class Gateway:
 
         The caller has authenticated the user that the request names.
         """
+        answered: asyncio.Future[ClientAnswer] = asyncio.get_running_loop().create_future()
+
+        def told(answer: ClientAnswer) -> None:
+            if not answered.done():  # cancelled, and not forgotten yet
+                answered.set_result(answer)
+
+        submission = self.hand_in(client_request, told)
+        try:
+            return await answered
+        finally:
+            if submission is not None:
+                submission.forget()
+
+    def hand_in(
+        self, client_request: AnyClientRequest | bytes | str | Mapping[str, object], told: Told
+    ) -> Submission | None:
+        """`submit` for those who would be called back: `told` is called with the answer, once, perhaps at once.
+
+        Returns what waits for it, None if nothing does. Raises nothing.
+        """
         try:
             parsed = client_request if isinstance(client_request, ClientRequest) else parse(client_request)
             if self._is_stopping or not self._is_ready or self._producer is None or self._order_ids is None:
-                return _not_sent("this gateway cannot take requests at the moment")
-            if self._outstanding >= self._config.outstanding_max:
-                return _not_sent("this gateway has too many requests under way")
+                told(not_sent("this gateway cannot take requests at the moment"))
+                return None
+            if self._submissions.count >= self._config.outstanding_max:
+                told(not_sent("this gateway has too many requests under way"))
+                return None
             # An id is spent only on a request that places an order, and then whatever becomes of it.
             order_id = self._order_ids.next() if parsed.assigns_order_id else NO_ORDER
             request = to_event(parsed, self._symbols, order_id, self._clock.now_ns())
         except RequestError as error:
-            return ClientAnswer("invalid", str(error))
+            told(ClientAnswer("invalid", str(error)))
+            return None
         except OrderIdsExhausted as error:
             self.request_stop()
-            return _not_sent(str(error))
-        waiter = _Waiter(request, self._timeout_s)
-        key = (request.user_id, request.request_id)
-        self._waiters.setdefault(key, []).append(waiter)
-        self._outstanding += 1
-        self._idle.clear()
-        try:
-            await self._produce(request, waiter)
-            await waiter.wait()
-        finally:
-            waiters = self._waiters[key]
-            waiters.remove(waiter)
-            if not waiters:
-                del self._waiters[key]
-            self._outstanding -= 1
-            if not self._outstanding:
-                self._idle.set()
-        return _told(waiter)
+            told(not_sent(str(error)))
+            return None
+        submission = self._submissions.add(request, told)
+        self._outboxes[self._topology.user_partition(request.user_id)].put(submission)
+        return submission
 
     # -- reads, for a user who is authenticated
 
@@ -323,46 +232,6 @@ class Gateway:
             return await answer
         except ValueError as error:
             raise RequestError(str(error)) from None
-
-    async def _produce(self, request: AnyRequest, waiter: _Waiter) -> None:
-        producer = self._producer
-        if producer is None:
-            waiter.fail("there is no connection to Kafka")
-            return
-        partition = self._topology.user_partition(request.user_id)
-        try:
-            # The producer may have to wait for a leader, or for room; the waiter's time runs meanwhile.
-            async with asyncio.timeout(self._timeout_s):
-                delivery = await producer.send(ORDER_REQUESTS, encode(request), partition=partition)
-        except (TimeoutError, KafkaTimeoutError):
-            waiter.fail("it could not be handed to Kafka in time")
-            return
-        except Exception as error:  # not only KafkaError: a dead client may raise anything
-            self._suspect(producer, error)
-            waiter.fail(f"it could not be handed to Kafka: {type(error).__name__}")
-            return
-        delivery.add_done_callback(self._delivery_watcher(request, producer, waiter))
-
-    def _delivery_watcher(
-        self, request: AnyRequest, producer: KafkaProducer, waiter: _Waiter
-    ) -> "Callable[[asyncio.Future[object]], None]":
-        def delivered(delivery: "asyncio.Future[object]") -> None:
-            if delivery.cancelled():
-                waiter.fail("its delivery was given up")
-                return
-            error = delivery.exception()
-            if error is None:
-                self._log.info(
-                    "order request produced",
-                    order_id=_named_order(request),
-                    request_id=request.request_id,
-                    user_id=request.user_id,
-                )
-                return
-            self._suspect(producer, error)
-            waiter.fail(f"its delivery failed, or seemed to: {type(error).__name__}")
-
-        return delivered
 
     def _suspect(self, producer: KafkaProducer, error: BaseException) -> None:
         """A producer that failed once may refuse everything from then on (a hole in its sequence): make another."""
@@ -450,7 +319,7 @@ class Gateway:
 
     async def _read(self, reader: KafkaConsumer) -> None:
         fetched = await reader.getmany(timeout_ms=self._config.poll_ms)
-        waiters = self._waiters
+        offer = self._submissions.offer
         for partition, records in fetched.items():
             for record in records:
                 try:
@@ -464,8 +333,7 @@ class Gateway:
                         offset=record.offset,
                     )
                     continue
-                for waiter in waiters.get((response.user_id, response.request_id), ()):
-                    waiter.offer(response)
+                offer(response)
             self._positions[partition] = records[-1].offset + 1
 
     async def _keep_producer(self) -> None:
@@ -491,6 +359,9 @@ class Gateway:
                 await producer.stop()
 
     async def _close(self) -> None:
+        self._submissions.close()
+        for outbox in self._outboxes:
+            await outbox.close()
         producer, self._producer = self._producer, None
         if producer is not None:
             await self._discard(producer)
@@ -524,41 +395,3 @@ async def _started(client: KafkaProducer | KafkaConsumer) -> None:
         with suppress(KafkaError):
             await client.stop()
         raise
-
-
-def _named_order(request: AnyRequest) -> OrderId:
-    if isinstance(request, PlaceOrder | ReplaceOrder | CancelOrder | ReduceOrder):
-        return request.order_id
-    return NO_ORDER
-
-
-def _not_sent(why: str) -> ClientAnswer:
-    # Not "invalid": an earlier attempt under the same id may have been taken.
-    return ClientAnswer("unknown", f"not sent: {why}; ask again, here or at another gateway")
-
-
-def _told(waiter: _Waiter) -> ClientAnswer:
-    answer = waiter.answer
-    if answer is None:
-        why = waiter.failure or "no answer in time"
-        return ClientAnswer("unknown", f"what became of the request is not known: {why}; ask again with the same id")
-    if answer.outcome != _ACCEPTED:
-        return ClientAnswer("rejected", _reason_text(answer.reason), answer.reason, order_id=answer.order_id)
-    message = "accepted" if answer.verdict == _NONE else f"accepted, {_verdict_text(answer.verdict)}"
-    return ClientAnswer(
-        "accepted", message, answer.reason, answer.verdict, answer.verdict_reason, order_id=answer.order_id
-    )
-
-
-def _reason_text(reason: int) -> str:
-    try:
-        return Reason(reason).name.lower().replace("_", " ")
-    except ValueError:
-        return f"reason {reason}"
-
-
-def _verdict_text(verdict: int) -> str:
-    try:
-        return Verdict(verdict).name.lower().replace("_", " ")
-    except ValueError:
-        return f"verdict {verdict}"

@@ -18,8 +18,9 @@ A client follows three rules of its own:
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 from schema.topics import Topology
@@ -69,11 +70,11 @@ class Answer(Protocol):
 class Front(Protocol):
     """The face that a gateway turns to the network: takes a request as the client writes it, and gives the answer.
 
-    Both run on the gateway's loop. `order_id` is the order that the operation is about, 0 for none. `read` gives the
-    rows of the answer, and raises what the query raises.
+    Both run on the gateway's loop. `order_id` is the order that the operation is about, 0 for none. `submit` calls
+    `told` with the answer, at once or later. `read` gives the rows of the answer, and raises what the query raises.
     """
 
-    async def submit(self, operation: Operation, order_id: int) -> Answer: ...
+    def submit(self, operation: Operation, order_id: int, told: Callable[[Answer], object]) -> None: ...
     async def read(self, operation: Operation, order_id: int) -> Sequence[object]: ...
 
 
@@ -500,18 +501,21 @@ class Clients:
         if incarnation is None or not incarnation.alive or front is None:
             self._network.send(access.name, attempt.call.machine, self._refused, attempt)
             return
-        incarnation.enter(self._begin, incarnation, front, attempt)
-
-    def _begin(self, incarnation: Incarnation, front: Front, attempt: _Attempt) -> None:
-        serve = self._serve_read if attempt.call.operation.kind == READ else self._serve
-        incarnation.loop.create_task(serve(incarnation, front, attempt))
-
-    async def _serve(self, incarnation: Incarnation, front: Front, attempt: _Attempt) -> None:
-        """What the gateway's front end does with one request: hand it in, and send back what comes out."""
         call = attempt.call
-        answer = await front.submit(call.operation, call.order_id)
+        operation = call.operation
+        if operation.kind == READ:
+            incarnation.enter(self._begin_read, incarnation, front, attempt)
+        else:
+            # What the gateway's front end does with a request: hand it in, and send back what comes out.
+            told = partial(self._send_answer, incarnation, attempt)
+            incarnation.loop.enter_service(front.submit, operation, call.order_id, told)
+
+    def _send_answer(self, incarnation: Incarnation, attempt: _Attempt, answer: Answer) -> None:
         if incarnation.alive:
-            self._network.send(attempt.access.name, call.machine, self._answered, attempt, answer)
+            self._network.send(attempt.access.name, attempt.call.machine, self._answered, attempt, answer)
+
+    def _begin_read(self, incarnation: Incarnation, front: Front, attempt: _Attempt) -> None:
+        incarnation.loop.create_task(self._serve_read(incarnation, front, attempt))
 
     async def _serve_read(self, incarnation: Incarnation, front: Front, attempt: _Attempt) -> None:
         call = attempt.call

@@ -4,12 +4,13 @@ It stands where the HTTP server stands in production. A request comes as the byt
 gateway's own parser and arithmetic are part of every run. A read is authenticated: it asks for the user who sent it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
-from gateway.core import ClientAnswer, Gateway
+from gateway.core import Gateway
+from gateway.submissions import ClientAnswer
 from schema.identifiers import OrderId, UserId
 from schema.topics import Topology
 from sim.flows.operations import RAW, Operation
@@ -34,11 +35,12 @@ class GatewayFront:
         """How many requests wait for their answer there."""
         return self.gateway.outstanding
 
-    async def submit(self, operation: Operation, order_id: int) -> ClientAnswer:
+    def submit(self, operation: Operation, order_id: int, told: Callable[[ClientAnswer], object]) -> None:
         """Hand a request in, as the text that the client sends."""
         if operation.kind == RAW:
-            return await self.gateway.submit(operation.raw)
-        return await self.gateway.submit(_encode(request_fields(operation, self._symbols, order_id)))
+            self.gateway.hand_in(operation.raw, told)
+        else:
+            self.gateway.hand_in(_encode(request_fields(operation, self._symbols, order_id)), told)
 
     async def read(self, operation: Operation, order_id: int) -> Sequence[object]:
         """The rows of a read; none for an order that is not the user's. A `limit` of 0 leaves it to the gateway.

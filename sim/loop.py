@@ -321,6 +321,14 @@ class SimLoop(asyncio.AbstractEventLoop):
         if not self._awake:
             self._drain()
 
+    def enter_service(self, callback: Callable[..., object], *args: object) -> None:
+        """`enter` for code of the host's own: what it raises is unhandled there, and the run goes on."""
+        if self._dead:
+            return
+        self._ready.append(ReadyCallback(callback, args, self._context))
+        if not self._awake:
+            self._drain()
+
     def _schedule_wake_up(self, delay_ns: int) -> None:
         self._awake = True
         self._clock.after(delay_ns, self._wake_up)

@@ -96,9 +96,9 @@ class FakeGateway:
     def front(self) -> "FakeGateway | None":
         return self if self.serves else None
 
-    async def submit(self, operation: Operation, order_id: int) -> Said:
-        await asyncio.sleep(self.exchange.delay_s)
-        return self.exchange.decide(self.name, operation, order_id)
+    def submit(self, operation: Operation, order_id: int, told: Callable[[Said], object]) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(self.exchange.delay_s, lambda: told(self.exchange.decide(self.name, operation, order_id)))
 
     async def read(self, operation: Operation, order_id: int) -> Sequence[object]:
         self.exchange.asked.append((self.name, operation, order_id))

@@ -4,8 +4,9 @@ from typing import cast
 
 import pytest
 
-from gateway.core import ClientAnswer, Gateway
+from gateway.core import Gateway
 from gateway.requests import parse, to_event
+from gateway.submissions import ClientAnswer, Told
 from schema.events import AnyRequest, CancelOrder, Deposit, PlaceOrder, ReduceOrder, ReplaceOrder, Withdraw
 from schema.identifiers import OrderId
 from sim.flows.market import make_topology
@@ -24,9 +25,9 @@ class ParsingGateway:
     events: list[AnyRequest] = field(default_factory=list)
     reads: list[tuple[object, ...]] = field(default_factory=list)
 
-    async def submit(self, request: bytes | str) -> ClientAnswer:
+    def hand_in(self, request: bytes | str, told: Told) -> None:
         self.events.append(to_event(parse(request), TOPOLOGY.symbols, OrderId(1), 5))
-        return ClientAnswer("accepted", "")
+        told(ClientAnswer("accepted", ""))
 
     async def get_active_orders(self, *asked: object) -> list[object]:
         self.reads.append(("active_orders", *asked))
@@ -57,12 +58,10 @@ def test_the_gateway_understands_every_request_of_a_flow_as_it_was_meant() -> No
     front = front_of(gateway)
     flow = synthetic_flow(Randomness(2), TOPOLOGY, orders=400, users=6, duration_ns=10**10)
     operations = [each for each in flow if each.kind not in (READ, RAW)]
-
-    async def submit_all() -> None:
-        for operation in operations:
-            await front.submit(operation, 77)
-
-    asyncio.run(submit_all())
+    answers: list[ClientAnswer] = []
+    for operation in operations:
+        front.submit(operation, 77, answers.append)
+    assert len(answers) == len(operations)
     symbols, assets = TOPOLOGY.symbols, TOPOLOGY.symbols.assets
     kinds = set()
     for operation, event in zip(operations, gateway.events, strict=True):

@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 from cassandra.query import dict_factory
 
-from gateway.core import ClientAnswer, Gateway
+from gateway.core import Gateway
+from gateway.submissions import ClientAnswer
 from schema import tables
 from schema.topics import Topology
 from settlement.queries import OrderRow

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from aiokafka.structs import TopicPartition
 
-from gateway.core import ClientAnswer, Gateway, GatewayConfig
+from gateway.core import Gateway, GatewayConfig
 from gateway.requests import RequestError
+from gateway.submissions import ClientAnswer
 from schema.codes import Outcome, Reason, Verdict
 from schema.events import AnyRequest, OrderResponse, PlaceOrder
 from schema.topics import ORDER_REQUESTS, ORDER_RESPONSES

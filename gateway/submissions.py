@@ -1,0 +1,229 @@
+"""Requests that wait for their answer at one gateway (design section 4.7).
+
+A submission is one time that a client handed a request in here. It ends once, with what the client is told: by the
+answer, or the engine's verdict after it; by a failure to reach Kafka; or when its time is over. Neither a task nor a
+timer stands behind each of them, so that a busy gateway pays for neither.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Literal
+
+import msgspec
+
+from schema.codes import Outcome, Reason, Verdict
+from schema.events import AnyRequest, Deposit, OrderResponse, PlaceOrder, ReplaceOrder, Withdraw
+from schema.identifiers import NO_ORDER, OrderId
+
+OutcomeName = Literal["accepted", "rejected", "unknown", "invalid"]
+
+_NO_VERDICT: Final = int(Verdict.NONE)
+_ACCEPTED: Final = int(Outcome.ACCEPTED)
+_REUSED: Final = int(Reason.REQUEST_ID_REUSED)
+_REASON_TEXTS: Final = {int(reason): reason.name.lower().replace("_", " ") for reason in Reason}
+_ACCEPTED_TEXTS: Final = {
+    int(verdict): "accepted" if verdict == Verdict.NONE else f"accepted, {verdict.name.lower().replace('_', ' ')}"
+    for verdict in Verdict
+}
+_ENDED: Final = -1.0
+
+
+class ClientAnswer(msgspec.Struct, frozen=True, gc=False):
+    """What a client is told. `reason`, `verdict` and `verdict_reason` are codes of `schema.codes`, 0 while not known.
+
+    `order_id` is the order that the first request with this id was given, 0 when there is none or it is not known.
+    """
+
+    outcome: OutcomeName
+    message: str
+    reason: int = 0
+    verdict: int = 0
+    verdict_reason: int = 0
+    order_id: OrderId = NO_ORDER
+
+
+Told = Callable[[ClientAnswer], object]
+"""Called once, with what the client is told."""
+
+
+class Submission:
+    """One time that a request was handed in, until the client is told what became of it."""
+
+    __slots__ = ("_answer", "_owner", "_told", "deadline_s", "request")
+
+    def __init__(self, owner: "Submissions", request: AnyRequest, told: Told) -> None:
+        self.request = request
+        self.deadline_s = 0.0
+        """In the loop's time; _ENDED once the client was told, or does not care any more."""
+        self._owner = owner
+        self._told = told
+        self._answer: OrderResponse | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the client was told, or does not care any more."""
+        return self.deadline_s == _ENDED
+
+    def offer(self, response: OrderResponse) -> None:
+        """A response to a request of this user and id; perhaps to another submission of it."""
+        answer = self._answer
+        if answer is not None:
+            if response.verdict != _NO_VERDICT:
+                self._end(_told(answer, response.verdict, response.verdict_reason))
+        elif self._is_mine(response):
+            verdict = response.verdict
+            if (
+                response.outcome == _ACCEPTED
+                and verdict == _NO_VERDICT
+                and not isinstance(self.request, Deposit | Withdraw)
+            ):
+                self._answer = response
+                self._owner.begin_wait(self)
+            else:
+                self._end(_told(response, verdict, response.verdict_reason))
+
+    def fail(self, reason: str) -> None:
+        """The request may not have reached anybody. Nothing happens if its answer has come all the same."""
+        if self._answer is None:
+            self._end(_unknown(reason))
+
+    def give_up(self) -> None:
+        """Its time is over."""
+        answer = self._answer
+        self._end(_unknown("no answer in time") if answer is None else _told(answer, _NO_VERDICT, 0))
+
+    def forget(self) -> None:
+        """The client does not care any more."""
+        if self.deadline_s != _ENDED:
+            self._owner.remove(self)
+            self.deadline_s = _ENDED
+
+    def _is_mine(self, response: OrderResponse) -> bool:
+        # Another submission under the same id may be under way here or at another gateway, with another body even.
+        # The first submission's answer names the order id it was given; any other is answered as a repeat, or refused.
+        if response.is_repeat:
+            return True
+        request = self.request
+        expected = NO_ORDER if isinstance(request, Deposit | Withdraw) else request.order_id
+        if response.reason == _REUSED:
+            return not isinstance(request, PlaceOrder | ReplaceOrder) or response.order_id != expected
+        return response.order_id == expected
+
+    def _end(self, answer: ClientAnswer) -> None:
+        if self.deadline_s != _ENDED:
+            self._owner.remove(self)
+            self.deadline_s = _ENDED
+            self._told(answer)
+
+
+class Submissions:
+    """All that wait at one gateway: at most `wait_s` for the answer, and as long again for the verdict.
+
+    Waits are all equally long, so they end in the order in which they began: a queue of them and one timer are enough.
+    """
+
+    def __init__(self, wait_s: float) -> None:
+        self._wait_s = wait_s
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._by_key: dict[tuple[int, str], list[Submission]] = {}
+        # With the deadline each had when it was queued: one that was given another wait since is met here too early.
+        self._deadlines: deque[tuple[float, Submission]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self.count = 0
+        self.idle = asyncio.Event()
+        """Set while nothing waits."""
+        self.idle.set()
+
+    def add(self, request: AnyRequest, told: Told) -> Submission:
+        """A request that is handed in now. `told` is called once, at the latest when its time is over."""
+        submission = Submission(self, request, told)
+        key = (request.user_id, request.request_id)
+        others = self._by_key.get(key)
+        if others is None:
+            self._by_key[key] = [submission]
+        else:
+            others.append(submission)
+        if not self.count:
+            self.idle.clear()
+        self.count += 1
+        self.begin_wait(submission)
+        return submission
+
+    def offer(self, response: OrderResponse) -> None:
+        """Give a response to whoever waits for it here."""
+        waiting = self._by_key.get((response.user_id, response.request_id))
+        if waiting is not None:
+            for submission in tuple(waiting):
+                submission.offer(response)
+
+    def begin_wait(self, submission: Submission) -> None:
+        """From now on it waits as long as one waits."""
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        deadline_s = submission.deadline_s = loop.time() + self._wait_s
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][0] != deadlines[0][1].deadline_s:
+            deadlines.popleft()
+        deadlines.append((deadline_s, submission))
+        if self._timer is None:
+            self._timer = loop.call_at(deadline_s, self._look, deadline_s)
+
+    def remove(self, submission: Submission) -> None:
+        """It waits no more."""
+        key = (submission.request.user_id, submission.request.request_id)
+        waiting = self._by_key[key]
+        if len(waiting) == 1:
+            del self._by_key[key]
+        else:
+            waiting.remove(submission)
+        self.count -= 1
+        if not self.count:
+            self.idle.set()
+
+    def close(self) -> None:
+        """Nothing will be heard any more: tell everybody who waits."""
+        for waiting in list(self._by_key.values()):
+            for submission in tuple(waiting):
+                submission.give_up()
+        self._deadlines.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self, due_s: float) -> None:
+        """End the waits that were to end by `due_s`, and come back for the next one."""
+        loop = self._loop
+        assert loop is not None
+        self._timer = None
+        # A timer may be early by the clock's resolution, and a late one is late for more than one of them.
+        due_s = max(due_s, loop.time())
+        deadlines = self._deadlines
+        while deadlines:
+            deadline_s, submission = deadlines[0]
+            if deadline_s == submission.deadline_s and deadline_s > due_s:
+                self._timer = loop.call_at(deadline_s, self._look, deadline_s)
+                return
+            deadlines.popleft()
+            if deadline_s == submission.deadline_s:
+                submission.give_up()
+
+
+def not_sent(why: str) -> ClientAnswer:
+    """The answer to a request that was not even tried."""
+    # Not "invalid": an earlier attempt under the same id may have been taken.
+    return ClientAnswer("unknown", f"not sent: {why}; ask again, here or at another gateway")
+
+
+def _unknown(why: str) -> ClientAnswer:
+    return ClientAnswer("unknown", f"what became of the request is not known: {why}; ask again with the same id")
+
+
+def _told(answer: OrderResponse, verdict: int, verdict_reason: int) -> ClientAnswer:
+    reason = answer.reason
+    if answer.outcome != _ACCEPTED:
+        text = _REASON_TEXTS.get(reason) or f"reason {reason}"
+        return ClientAnswer("rejected", text, reason, order_id=answer.order_id)
+    text = _ACCEPTED_TEXTS.get(verdict) or f"accepted, verdict {verdict}"
+    return ClientAnswer("accepted", text, reason, verdict, verdict_reason, answer.order_id)
