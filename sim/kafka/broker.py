@@ -153,7 +153,7 @@ class BrokerRequests:
             refusal = UnknownTopicOrPartitionError
         elif partition.leader != call.broker:
             refusal = NotLeaderForPartitionError
-        elif batch.size_bytes > self._cluster.config.message_max_bytes:
+        elif batch.size_bytes > partition.max_message_bytes:
             refusal = MessageSizeTooLargeError
         elif acks == ACKS_ALL and len(partition.in_sync) < self._cluster.config.min_insync_replicas:
             refusal = NotEnoughReplicasError

@@ -92,17 +92,29 @@ class KafkaCluster:
 
     # -- topics
 
-    def create_topic(self, name: str, partitions: int) -> None:
-        """Create a topic; leaders are spread over the brokers. ValueError if it exists."""
+    def create_topic(
+        self,
+        name: str,
+        partitions: int,
+        *,
+        replication_factor: int | None = None,
+        max_message_bytes: int | None = None,
+    ) -> None:
+        """Create a topic; leaders are spread over the brokers. Not given: as in the configuration.
+
+        ValueError if it exists.
+        """
         if name in self._partition_counts:
             raise ValueError(f"topic {name} exists already")
         brokers = self.broker_ids
         first = len(self.partitions)
         self._partition_counts[name] = partitions
+        replica_count = replication_factor or self.config.replication_factor
+        limit_bytes = max_message_bytes or self.config.message_max_bytes
         for number in range(partitions):
-            replicas = [brokers[(first + number + i) % len(brokers)] for i in range(self.config.replication_factor)]
+            replicas = [brokers[(first + number + i) % len(brokers)] for i in range(replica_count)]
             tp = TopicPartition(name, number)
-            partition = self.partitions[tp] = Partition(tp, replicas, self.broker_names)
+            partition = self.partitions[tp] = Partition(tp, replicas, self.broker_names, limit_bytes)
             for replica in replicas:
                 if not self._up[replica]:
                     partition.follower_died(replica, self.clock.now)

@@ -18,7 +18,10 @@ class KafkaConfig:
     replication_factor: int = 3
     min_insync_replicas: int = 2
     message_max_bytes: int = 8 * 1024 * 1024 + 4096
-    """The largest batch a broker takes (design 4.1.7: records up to 8 MiB, and the batch's own header)."""
+    """The largest batch that a topic takes which does not say otherwise.
+
+    Design 4.1.7: records up to 8 MiB, and the batch's own header.
+    """
     replica_lag_time_max_ms: int = 5_000
     """A follower that has not caught up for so long leaves the in-sync replicas. Kafka: 30 s."""
     broker_session_timeout_ms: int = 1_000

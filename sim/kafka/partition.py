@@ -44,12 +44,16 @@ class Partition:
         "last_arrival_ns",
         "leader",
         "log",
+        "max_message_bytes",
         "replicas",
         "tp",
     )
 
-    def __init__(self, tp: TopicPartition, replicas: list[int], broker_names: dict[int, str]) -> None:
+    def __init__(
+        self, tp: TopicPartition, replicas: list[int], broker_names: dict[int, str], max_message_bytes: int
+    ) -> None:
         self.tp = tp
+        self.max_message_bytes = max_message_bytes
         self.replicas = replicas
         self.broker_names = broker_names
         self.in_sync = list(replicas)

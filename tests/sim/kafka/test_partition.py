@@ -18,7 +18,7 @@ NAMES = {1: "kafka-1", 2: "kafka-2", 3: "kafka-3"}
 def make() -> tuple[Partition, Network]:
     """A partition led by broker 1, over links that take 100 ns each way."""
     network = Network(Clock(), Randomness(1), Latency.constant(100))
-    return Partition(TopicPartition("t", 0), [1, 2, 3], NAMES), network
+    return Partition(TopicPartition("t", 0), [1, 2, 3], NAMES, 1_000_000), network
 
 
 def append(partition: Partition, count: int = 1, now_ns: int = 0) -> None:
