@@ -78,6 +78,8 @@ class Table:
         self._column_sets: dict[tuple[str, ...], ColumnSet] = {}
         self._values = tuple(c for c in columns if c.kind in (STATIC, REGULAR))
         self._arrange()
+        self.key_space = (keyspace, *(column.type.name for column in self.partition_key))
+        """Where equal partition keys are the same key: in the tables of one keyspace whose keys have the same types."""
         self.position_of = position_function(self.clustering_key)
 
     def _arrange(self) -> None:
@@ -125,6 +127,8 @@ def position_function(clustering_key: tuple[Column, ...]) -> Callable[[tuple[Any
     if len(clustering_key) == 2 and all(c.type.negatable and c.descending for c in clustering_key):
 
         def both_negated(clustering: tuple[Any, ...]) -> tuple[Any, ...]:
+            if len(clustering) == 2:
+                return -clustering[0], -clustering[1]
             return tuple([-value for value in clustering])
 
         return both_negated

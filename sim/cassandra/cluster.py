@@ -11,14 +11,15 @@ from typing import Any, Protocol
 from sim.cassandra import statements as st
 from sim.cassandra.catalog import Catalog, Table
 from sim.cassandra.coordinator import Coordinator, Hint
-from sim.cassandra.driver import Session
+from sim.cassandra.driver import PreparedStatement, Session
 from sim.cassandra.errors import ServerRefusal
 from sim.cassandra.faults import OperationFaults
 from sim.cassandra.grammar import parse
+from sim.cassandra.holdings import Holdings
 from sim.cassandra.lightweight import Lightweight
 from sim.cassandra.node import Node
 from sim.cassandra.plans import BatchPlan, ModifyPlan, SelectPlan, plan_modification, plan_select
-from sim.cassandra.storage import Change, Key, token_of
+from sim.cassandra.storage import Key, Mutation, token_of
 from sim.clock import NS_PER_MS, NS_PER_SECOND, NS_PER_US, Clock
 from sim.hosts import Incarnation
 from sim.network import Latency, Network
@@ -78,6 +79,7 @@ class CassandraCluster:
         self.network = network
         self.randomness = randomness
         self.nodes = [Node(clock, f"{name}-{i + 1}", i) for i in range(nodes)]
+        self.holdings = Holdings(nodes)
         self.catalog = Catalog(nodes, DATACENTER)
         self.faults = OperationFaults(randomness.stream("cassandra/faults"))
         self.hinted_handoff = True
@@ -85,10 +87,12 @@ class CassandraCluster:
         self.operations_open = 0
         self.nodes_away = 0
         """How many nodes are believed to be down."""
+        self.nodes_down = 0
+        """How many nodes are down, believed or not."""
         self.statement_texts: list[str] = []
         """The CQL texts by `statement_id`, for the trace's manifest."""
-        self.prepared_texts: list[tuple[str | None, str]] = []
-        """Keyspace and text of every prepared statement, by query id."""
+        self.prepared: dict[bytes, PreparedStatement] = {}
+        """Every prepared statement, by query id."""
         self.coordinator = Coordinator(self)
         self.lightweight = Lightweight(self)
         self.emit_cql = None if recorder is None else recorder.emitter("cql")
@@ -150,6 +154,10 @@ class CassandraCluster:
             self.statement_texts.append(text)
         return found
 
+    def prepared_plan(self, query_id: bytes) -> ModifyPlan | SelectPlan:
+        """The plan of a prepared statement, as the schema is now. Raises `ServerRefusal`."""
+        return self.prepared[query_id].current_plan()
+
     def change_schema(self, statement: st.Statement, keyspace: str | None) -> None:
         """Carry out a schema statement, everywhere at once. Raises `ServerRefusal`."""
         catalog = self.catalog
@@ -172,10 +180,10 @@ class CassandraCluster:
             raise AssertionError(f"not a schema statement: {statement}")
 
     def _forget(self, table: Table) -> None:
-        for node in self.nodes:
-            node.catch_up_all()
-            node.stores.pop(table, None)
-        self._hints = [hint for hint in self._hints if hint.table is not table]
+        self.holdings.forget(table)
+        self._hints = [
+            hint._replace(mutation=rest) for hint in self._hints if (rest := hint.mutation.without(table)) is not None
+        ]
         self.lightweight.forget(table)
 
     # ---- the ring
@@ -192,12 +200,12 @@ class CassandraCluster:
 
     # ---- hints
 
-    def keep_hint(self, target: Node, keeper: Node, table: Table, change: Change) -> None:
-        """A replica did not get (or did not acknowledge) a change: keep it for later, if hints are on."""
+    def keep_hint(self, target: Node, keeper: Node, mutation: Mutation) -> None:
+        """A replica did not get (or did not acknowledge) a write: keep it for later, if hints are on."""
         self.faults.count("node_down" if not target.is_up else "replica_unreachable")
         away_ns = 0 if target.is_up else self.clock.now - target.down_since_ns
         if self.hinted_handoff and target.keeps_hints and away_ns <= self.hint_window_ns:
-            self._hints.append(Hint(target, keeper, table, change))
+            self._hints.append(Hint(target, keeper, mutation))
             self._set_hint_timer()
         else:
             self.faults.count("hint_dropped")
@@ -225,7 +233,7 @@ class CassandraCluster:
             if delay_ns is None:
                 kept.append(hint)
             else:
-                hint.target.receive(self.clock.now + delay_ns, hint.table, hint.change)
+                self.holdings.send(hint.target.index, self.clock.now + delay_ns, hint.mutation)
                 self.faults.count("hint_replayed")
         self._hints = kept
 
@@ -238,6 +246,7 @@ class CassandraCluster:
 
     def _count_away(self) -> None:
         self.nodes_away = sum(1 for node in self.nodes if not node.is_known_up)
+        self.nodes_down = sum(1 for node in self.nodes if not node.is_up)
 
     def node(self, name: str) -> Node:
         """The node of that name. Raises KeyError."""
@@ -254,7 +263,6 @@ class CassandraCluster:
         """
         if not node.is_up:
             return
-        node.catch_up_all()
         node.is_up = False
         node.epoch += 1
         node.keeps_hints = hints
@@ -263,7 +271,7 @@ class CassandraCluster:
             self.clock.after(noticed_after_ns, self._notice_down, node, node.epoch)
         else:
             node.is_known_up = False
-            self._count_away()
+        self._count_away()
 
     def _notice_down(self, node: Node, epoch: int) -> None:
         if not node.is_up and node.epoch == epoch:
@@ -294,11 +302,8 @@ class CassandraCluster:
 
     def is_quiet(self) -> bool:
         """Whether every operation has ended and every write, hint and batch has arrived where it is going."""
-        now = self.clock.now
-        for node in self.nodes:
-            node.catch_up(now)
-        under_way = any(node.last_arrival_ns() is not None for node in self.nodes)
-        return not (self.operations_open or self._hints or self.batches_to_replay or under_way)
+        self.holdings.catch_up(self.clock.now)
+        return self.holdings.is_at_rest and not (self.operations_open or self._hints or self.batches_to_replay)
 
     def settle(self, limit_ns: int = 60 * NS_PER_SECOND) -> bool:
         """Heal, deliver hints and run the clock until the cluster is quiet; False when it is not within the limit."""
@@ -308,22 +313,25 @@ class CassandraCluster:
 
     def release(self) -> None:
         """Let go of all rows, when the run is over: the frames of dead hosts keep the cluster itself for ever."""
-        for node in self.nodes:
-            node.stores.clear()
+        self.holdings.clear()
 
     def dump(self, table: str, keyspace: str) -> dict[str, list[tuple[Key, Key, Any]]]:
         """Every stored version of every row, per node: partition key, clustering key, row (`sim.cassandra.rows`)."""
         found = self.catalog.table(st.TableName(keyspace, table), None)
-        result = {}
+        self.holdings.catch_up(self.clock.now)
+        result: dict[str, list[tuple[Key, Key, Any]]] = {}
         for node in self.nodes:
-            node.catch_up(self.clock.now)
-            store = node.store(found)
-            result[node.name] = [
-                (key, store.partitions[key].rows[position].clustering, store.partitions[key].rows[position])
-                for _, _, key in store.in_token_order()
-                for position in sorted(store.partitions[key].rows)
-            ]
+            view = self.holdings.view(found, node.index, self.clock.now)
+            rows = result[node.name] = []
+            for _, _, key in view.in_token_order():
+                partition = view.partition(key)
+                if partition is not None and node in self.replicas(found, key):
+                    rows += [(key, row.clustering, row) for _, row in sorted(partition.rows.items(), key=_position)]
         return result
+
+
+def _position(entry: tuple[Any, Any]) -> Any:
+    return entry[0]
 
 
 __all__ = ["DATACENTER", "CassandraCluster", "Plan", "SchemaPlan", "ServerRefusal"]

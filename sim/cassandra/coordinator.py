@@ -18,10 +18,11 @@ from cassandra import ConsistencyLevel, WriteType
 from sim.cassandra import errors
 from sim.cassandra.catalog import Table
 from sim.cassandra.errors import ServerRefusal, invalid
+from sim.cassandra.holdings import NOT_SENT
 from sim.cassandra.node import Node
 from sim.cassandra.plans import SelectPlan, partition_keys
 from sim.cassandra.reading import Cursor, Holders, read_page
-from sim.cassandra.storage import Change, Key, token_of
+from sim.cassandra.storage import Key, Mutation, token_of
 from sim.network import LATENCY_BITS
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from sim.cassandra.driver import Attempt
 
 CATCH_UP_EVERY = 64
-"""After so many writes the nodes apply what has arrived, so that what waits to be looked at stays short."""
+"""After so many writes the replicas apply what has arrived, so that what waits to be looked at stays short."""
 
 _LOWEST = (1 << LATENCY_BITS) - 1
 
@@ -51,20 +52,20 @@ def block_for(consistency: int, replication_factor: int) -> int:
 
 
 class Hint(NamedTuple):
-    """A change kept for a replica that did not get it, by the node that coordinated it."""
+    """A write kept for a replica that did not get it, by the node that coordinated it."""
 
     target: Node
     keeper: Node
-    table: Table
-    change: Change
+    mutation: Mutation
 
 
 class _Path(NamedTuple):
     """The way to a replica and back: equally likely latencies in both directions."""
 
-    replica: Node
+    index: int
     there_ns: tuple[int, ...]
     back_ns: tuple[int, ...]
+    replica: Node
 
 
 class Coordinator:
@@ -94,13 +95,12 @@ class Coordinator:
 
     # ---- writes
 
-    def write_one(
-        self, attempt: Attempt, request_ns: int, node: Node, table: Table, change: Change, consistency: int
-    ) -> None:
+    def write_one(self, attempt: Attempt, request_ns: int, node: Node, mutation: Mutation, consistency: int) -> None:
         """A write to one partition. `request_ns` is how long the request takes to the coordinator."""
         cluster = self._cluster
+        table = mutation.parts[0][0]
         factor = table.replication_factor
-        replicas = cluster.nodes if factor >= len(cluster.nodes) else cluster.replicas(table, change.partition)
+        replicas = cluster.nodes if factor >= len(cluster.nodes) else cluster.replicas(table, mutation.partition)
         required = self._required.get((consistency, factor)) or self.required(consistency, factor)
         at_coordinator = self._clock._now + request_ns + node.extra_ns
         if cluster.nodes_away or cluster.faults.armed or required > factor:
@@ -108,13 +108,12 @@ class Coordinator:
                 return
             applied = cluster.faults.strike_write()
             if applied is not None:
-                self._time_out_on_purpose(attempt, node, replicas, table, change, consistency, at_coordinator, applied)
+                self._time_out_on_purpose(attempt, node, replicas, mutation, consistency, at_coordinator, applied)
                 return
         self._writes += 1
         if self._writes % CATCH_UP_EVERY == 0:
-            for replica in cluster.nodes:
-                replica.catch_up(self._clock._now)
-        acks = self.replicate(node, replicas, table, change, at_coordinator)
+            cluster.holdings.catch_up(self._clock._now)
+        acks = self.replicate(node, replicas, mutation, at_coordinator)
         if consistency == ConsistencyLevel.ANY and not acks:
             attempt.answer(node, at_coordinator, None, 0)  # a hint is enough
             return
@@ -129,12 +128,13 @@ class Coordinator:
         error = errors.write_timeout(consistency, received, required, WriteType.SIMPLE)
         attempt.answer(node, deadline, error, received)
 
-    def replicate(self, node: Node, replicas: Sequence[Node], table: Table, change: Change, start_ns: int) -> list[int]:
-        """Send a change to its replicas from the coordinator; the instants at which acknowledgements are back."""
+    def replicate(self, node: Node, replicas: Sequence[Node], mutation: Mutation, start_ns: int) -> list[int]:
+        """Send a write to its replicas from the coordinator; the instants at which acknowledgements are back."""
         paths = self._paths_of(node)
-        if paths is not None and len(replicas) == len(paths):
-            return self._replicate_undisturbed(paths, table, change, start_ns)
+        if paths is not None and len(replicas) == len(paths) and not self._cluster.nodes_down:
+            return self._replicate_undisturbed(paths, mutation, start_ns)
         acks = []
+        arrivals: list[tuple[Node, int]] = []
         name = node.name
         delay_ns = self._delay_ns
         bits = self._bits
@@ -146,7 +146,7 @@ class Coordinator:
             else:
                 there_ns = delay_ns(name, replica.name)
                 if not replica.is_up or there_ns is None:
-                    self._cluster.keep_hint(replica, node, table, change)
+                    self._cluster.keep_hint(replica, node, mutation)
                     continue
                 arrival = start_ns + there_ns + service_ns[bits(10)]
                 if replica.extra_ns:
@@ -154,11 +154,24 @@ class Coordinator:
                     self._cluster.faults.count("node_slow")
                 back_ns = delay_ns(replica.name, name)
                 if back_ns is None:
-                    self._cluster.keep_hint(replica, node, table, change)
+                    self._cluster.keep_hint(replica, node, mutation)
                 else:
                     acks.append(arrival + back_ns)
-            replica.receive(arrival, table, change)
+            arrivals.append((replica, arrival))
+        self._send(replicas, arrivals, mutation)
         return acks
+
+    def _send(self, replicas: Sequence[Node], arrivals: list[tuple[Node, int]], mutation: Mutation) -> None:
+        """A write is on its way to these, of all the replicas of its partition."""
+        holdings = self._cluster.holdings
+        if len(arrivals) < len(replicas):
+            for replica, arrival in arrivals:
+                holdings.send(replica.index, arrival, mutation)
+            return
+        by_index = [NOT_SENT] * len(self._cluster.nodes)
+        for replica, arrival in arrivals:
+            by_index[replica.index] = arrival
+        holdings.send_to_all(by_index, max(arrival for _, arrival in arrivals), mutation)
 
     def _paths_of(self, node: Node) -> list[_Path] | None:
         """The ways from a coordinator to every node, itself first; None while a fault is on one of the links."""
@@ -172,35 +185,37 @@ class Coordinator:
 
     def _find_paths(self, node: Node) -> list[_Path] | None:
         own = (0,) * (1 << LATENCY_BITS)
-        paths = [_Path(node, own, own)]
+        paths = [_Path(node.index, own, own, node)]
         for peer in self._cluster.nodes:
             if peer is not node:
                 there_ns = self._network.clear_table_ns(node.name, peer.name)
                 back_ns = self._network.clear_table_ns(peer.name, node.name)
                 if there_ns is None or back_ns is None:
                     return None
-                paths.append(_Path(peer, there_ns, back_ns))
+                paths.append(_Path(peer.index, there_ns, back_ns, peer))
         return paths
 
-    def _replicate_undisturbed(self, paths: list[_Path], table: Table, change: Change, start_ns: int) -> list[int]:
-        """`replicate` where no link has a fault, written out: three of these for every row that is written.
+    def _replicate_undisturbed(self, paths: list[_Path], mutation: Mutation, start_ns: int) -> list[int]:
+        """`replicate` where every node is up and no link has a fault, written out for every write of a quiet cluster.
 
-        One draw gives all three latencies of a replica: there, service, back.
+        One draw gives all latencies of it: there, service and back of each replica.
         """
         acks = []
-        bits = self._bits
+        arrivals = [0] * len(paths)
+        last = 0
         service_ns = self._service_ns
-        for replica, there_ns, back_ns in paths:
-            if not replica.is_up:
-                self._cluster.keep_hint(replica, paths[0].replica, table, change)
-                continue
-            drawn = bits(3 * LATENCY_BITS)
+        drawn = self._bits(3 * LATENCY_BITS * len(paths))
+        for index, there_ns, back_ns, replica in paths:
             arrival = start_ns + there_ns[drawn & _LOWEST] + service_ns[drawn >> LATENCY_BITS & _LOWEST]
             if replica.extra_ns and replica is not paths[0].replica:
                 arrival += replica.extra_ns
                 self._cluster.faults.count("node_slow")
-            acks.append(arrival + back_ns[drawn >> 2 * LATENCY_BITS])
-            replica.receive(arrival, table, change)
+            acks.append(arrival + back_ns[drawn >> 2 * LATENCY_BITS & _LOWEST])
+            drawn >>= 3 * LATENCY_BITS
+            arrivals[index] = arrival
+            if arrival > last:
+                last = arrival
+        self._cluster.holdings.send_to_all(arrivals, last, mutation)
         return acks
 
     def write_batch(
@@ -208,7 +223,7 @@ class Coordinator:
         attempt: Attempt,
         request_ns: int,
         node: Node,
-        entries: list[tuple[Table, Change]],
+        mutations: list[Mutation],
         consistency: int,
         *,
         logged: bool,
@@ -217,8 +232,8 @@ class Coordinator:
         cluster = self._cluster
         at_coordinator = self._clock._now + request_ns + node.extra_ns
         write_type = WriteType.BATCH if logged else WriteType.UNLOGGED_BATCH
-        for table, change in entries:
-            replicas = cluster.replicas(table, change.partition)
+        for mutation in mutations:
+            replicas = cluster.replicas(mutation.parts[0][0], mutation.partition)
             required = self.required(consistency, len(replicas))
             away = cluster.is_troubled or required > len(replicas)
             if away and self._refused(attempt, node, replicas, required, consistency, at_coordinator):
@@ -235,14 +250,14 @@ class Coordinator:
         deadline = start + cluster.write_timeout_ns
         latest, fewest, timed_out = start, len(cluster.nodes), False
         required = 1
-        for table, change in entries:
-            replicas = cluster.replicas(table, change.partition)
+        for mutation in mutations:
+            replicas = cluster.replicas(mutation.parts[0][0], mutation.partition)
             required = self.required(consistency, len(replicas))
             if applied is not None:
-                received = self._apply_on_purpose(node, replicas, table, change, start, applied, required)
+                received = self._apply_on_purpose(node, replicas, mutation, start, applied, required)
                 fewest, timed_out = min(fewest, received), True
                 continue
-            acks = sorted(self.replicate(node, replicas, table, change, start))
+            acks = sorted(self.replicate(node, replicas, mutation, start))
             if consistency == ConsistencyLevel.ANY and not acks:
                 acks = [start]
             if len(acks) >= required and acks[required - 1] <= deadline:
@@ -256,7 +271,7 @@ class Coordinator:
             return
         if logged:
             # The batchlog is replayed by the nodes that keep it: in the end every part of the batch is everywhere.
-            self._clock.at(deadline + cluster.write_timeout_ns, self._replay_batch, node, entries)
+            self._clock.at(deadline + cluster.write_timeout_ns, self._replay_batch, node, mutations)
             cluster.batches_to_replay += 1
         attempt.answer(node, deadline, errors.write_timeout(consistency, fewest, required, write_type), fewest)
 
@@ -274,10 +289,11 @@ class Coordinator:
         done = min(acks, default=None)
         return None if done is None or done - start_ns > self._cluster.write_timeout_ns else done
 
-    def _replay_batch(self, node: Node, entries: list[tuple[Table, Change]]) -> None:
+    def _replay_batch(self, node: Node, mutations: list[Mutation]) -> None:
         self._cluster.batches_to_replay -= 1
-        for table, change in entries:
-            self.replicate(node, self._cluster.replicas(table, change.partition), table, change, self._clock._now)
+        for mutation in mutations:
+            replicas = self._cluster.replicas(mutation.parts[0][0], mutation.partition)
+            self.replicate(node, replicas, mutation, self._clock._now)
 
     def _refused(
         self, attempt: Attempt, node: Node, replicas: Sequence[Node], required: int, consistency: int, now_ns: int
@@ -303,14 +319,13 @@ class Coordinator:
         attempt: Attempt,
         node: Node,
         replicas: Sequence[Node],
-        table: Table,
-        change: Change,
+        mutation: Mutation,
         consistency: int,
         start_ns: int,
         applied: str,
     ) -> None:
         required = self.required(consistency, len(replicas))
-        received = self._apply_on_purpose(node, replicas, table, change, start_ns, applied, required)
+        received = self._apply_on_purpose(node, replicas, mutation, start_ns, applied, required)
         error = errors.write_timeout(consistency, received, required, WriteType.SIMPLE)
         attempt.answer(node, start_ns + self._cluster.write_timeout_ns, error, received)
 
@@ -318,8 +333,7 @@ class Coordinator:
         self,
         node: Node,
         replicas: Sequence[Node],
-        table: Table,
-        change: Change,
+        mutation: Mutation,
         start_ns: int,
         applied: str,
         required: int,
@@ -333,10 +347,12 @@ class Coordinator:
             received = min(len(chosen), required - 1)
         else:
             chosen, received = up, required - 1  # written everywhere, and too few acknowledgements got back
+        arrivals = []
         for replica in chosen:
             there = 0 if replica is node else self._delay_ns(node.name, replica.name)
             if there is not None:
-                replica.receive(start_ns + there + self._service_ns[self._bits(10)], table, change)
+                arrivals.append((replica, start_ns + there + self._service_ns[self._bits(10)]))
+        self._send(replicas, arrivals, mutation)
         return received
 
     # ---- reads
@@ -450,10 +466,10 @@ class Coordinator:
     ) -> None:
         """The answer is due: read what the replicas hold, and repair them first where they differ."""
         now = self._clock._now
-        for replica in chosen:
-            replica.catch_up(now)
         table = plan.table
-        stores = [replica.store(table) for replica in chosen]
+        holdings = self._cluster.holdings
+        holdings.catch_up(now)
+        stores = [holdings.view(table, replica.index, now) for replica in chosen]
         if consistency in _SERIAL:
             stores = [self._cluster.lightweight.with_accepted(store) for store in stores]
         try:
@@ -475,7 +491,7 @@ class Coordinator:
                 attempt.answer(node, now + self._cluster.read_timeout_ns, error, len(chosen) - 1)
                 return
             arrival = now + 2 * round_trip
-            replica.receive(arrival, table, repair.change)
+            holdings.send(replica.index, arrival, Mutation(repair.change.partition, ((table, repair.change),)))
             latest = max(latest, arrival + round_trip)
         attempt.answer_with(node, latest, _give, (page,), len(chosen))
 

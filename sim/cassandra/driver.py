@@ -49,15 +49,16 @@ from sim.cassandra import statements as st
 from sim.cassandra.errors import ServerRefusal, invalid
 from sim.cassandra.node import Node
 from sim.cassandra.paging import decode_cursor, encode_cursor
-from sim.cassandra.plans import BatchPlan, InsertPlan, ModifyPlan, SelectPlan, entry_values
+from sim.cassandra.plans import BatchPlan, InsertPlan, ModifyPlan, SelectPlan
 from sim.cassandra.reading import Page
-from sim.cassandra.storage import Change, Key, Together
+from sim.cassandra.storage import Change, Key, Mutation
 from sim.cassandra.types import PROTOCOL_VERSION
 from sim.clock import NS_PER_SECOND, NS_PER_US
 from sim.escape import EscapedSimulationError
 from sim.hosts import Incarnation, WallClock
 
 if TYPE_CHECKING:
+    from sim.cassandra.catalog import Table
     from sim.cassandra.cluster import CassandraCluster, Plan
 
 _NOT_SET: Any = object()
@@ -115,12 +116,32 @@ class PreparedStatement(DriverPreparedStatement):  # type: ignore[misc]
 
 
 class BoundStatement(DriverBoundStatement):  # type: ignore[misc]
-    """A prepared statement with its values, as they will be stored."""
+    """A prepared statement with its values, as they will be stored.
+
+    `values` is a tuple when every marker has a value of its very type, and a list when one is null, unset or converted.
+    """
+
+    _routing_key = _serial_consistency_level = None
+
+    def __init__(self, prepared: PreparedStatement) -> None:
+        # What the driver's own constructor takes over from the prepared statement; it costs several times as much.
+        self.prepared_statement = prepared
+        self.keyspace = prepared.plan.table.keyspace
+        self.consistency_level = prepared.consistency_level
+        self.is_idempotent = prepared.is_idempotent
+        self.fetch_size = prepared.fetch_size
+        self.retry_policy = prepared.retry_policy
+        self.custom_payload = prepared.custom_payload
+        if prepared.serial_consistency_level is not None:
+            self.serial_consistency_level = prepared.serial_consistency_level
 
     def bind(self, values: Sequence[object] | Mapping[str, object] | None) -> BoundStatement:
         """Take the values; see `PreparedStatement.bind`."""
+        binder = self.prepared_statement.plan.binder
         self.raw_values = values
-        self.values = self.prepared_statement.plan.binder.bind(values)
+        self.values = binder.bind_exact(values)
+        if self.values is None:
+            self.values = list(binder.bind(values))
         return self
 
     @property
@@ -254,9 +275,9 @@ class Session:
             raise invalid(
                 "Only SELECT, INSERT, UPDATE and DELETE can be prepared by the simulated Cassandra"
             ).to_exception()
-        query_id = len(server.prepared_texts).to_bytes(16, "big")
-        server.prepared_texts.append((space, query))
-        return PreparedStatement(self, plan, query_id, query, space)
+        query_id = len(server.prepared).to_bytes(16, "big")
+        statement = server.prepared[query_id] = PreparedStatement(self, plan, query_id, query, space)
+        return statement
 
     def execute_async(
         self,
@@ -554,7 +575,10 @@ class ResponseFuture:
             if self.consistency is None:
                 self.consistency = session.default_consistency_level
             self.timeout = session.default_timeout if timeout is _NOT_SET else timeout
-        if session.use_client_timestamp and (self.plan is None or self.plan.timestamp_source < 0):
+        plan = self.plan
+        if session.use_client_timestamp and (
+            plan.__class__ is BatchPlan or plan is None or plan.timestamp_source < 0  # type: ignore[union-attr]
+        ):
             # The driver always takes one; one that the statement overrides is never seen.
             self.timestamp = session.cluster.timestamp_generator()
         if paging_state is not None:
@@ -603,6 +627,7 @@ class ResponseFuture:
             plan = prepared.current_plan()
             values = query.values if isinstance(query, BoundStatement) else plan.binder.bind(query.raw_values)
             self.plan = plan
+            self._is_exact = values.__class__ is tuple
             self.full = tuple(values) + plan.constants
             return
         if isinstance(query, BatchStatement):
@@ -624,20 +649,19 @@ class ResponseFuture:
     def _read_batch(self, batch: Any) -> None:
         server = self.session.server
         try:
-            entries = []
-            values: list[Any] = []
+            entries: list[tuple[ModifyPlan, tuple[Any, ...]]] = []
+            are_plain = True
             for is_prepared, what, bound in batch._statements_and_parameters:
-                keyspace, text = (
-                    server.prepared_texts[int.from_bytes(what, "big")] if is_prepared else (self.session.keyspace, what)
-                )
-                plan = server.plan(keyspace, text)
+                if is_prepared:
+                    plan: Plan = server.prepared_plan(what)
+                else:
+                    plan = server.plan(self.session.keyspace, what)
                 if not isinstance(plan, ModifyPlan):
                     raise invalid("Invalid statement in batch: only UPDATE, INSERT and DELETE statements are allowed.")
-                full = tuple(bound) + plan.constants
-                entries.append((plan, tuple(range(len(values), len(values) + len(full)))))
-                values.extend(full)
+                are_plain = are_plain and bound.__class__ is tuple and plan.is_plain
+                entries.append((plan, tuple(bound) + plan.constants))
             self.plan = BatchPlan(batch.batch_type.name, entries)
-            self.full = tuple(values)
+            self._is_exact = are_plain and bool(entries)
         except ServerRefusal as refusal:
             self._refusal = refusal
 
@@ -819,18 +843,47 @@ class ResponseFuture:
                 and (self._is_exact or UNSET_VALUE not in full)
             ):
                 arrival_ns = node.wall.now_ns() + request_ns
-                timestamp = plan.timestamp_of(full)
-                if timestamp is None:
-                    timestamp = arrival_ns // 1_000 if self.timestamp is None else self.timestamp
-                ttl = plan.ttl_of(full)
-                if ttl and node.wall.offset_ns:
+                timestamp = arrival_ns // 1_000 if self.timestamp is None else self.timestamp
+                row = plan.row(full, timestamp, arrival_ns // NS_PER_SECOND)
+                if row.ttl and node.wall.offset_ns:
                     server.faults.count("node_clock_skew")
-                row = plan.row(full, timestamp, ttl, arrival_ns // NS_PER_SECOND)
-                server.coordinator.write_one(attempt, request_ns, node, plan.table, row, self.consistency)
+                mutation = Mutation(row.partition, ((plan.table, row),))
+                server.coordinator.write_one(attempt, request_ns, node, mutation, self.consistency)
+            elif plan.__class__ is BatchPlan and self._is_exact and self.consistency not in _SERIAL:
+                self._coordinate_rows(attempt, node, request_ns, plan.entries, plan.kind == "LOGGED")
             else:
                 self._coordinate_other(attempt, node, request_ns)
         except ServerRefusal as refusal:
             attempt.answer(node, server.clock._now + request_ns, refusal.message, 0)
+
+    def _coordinate_rows(
+        self,
+        attempt: Attempt,
+        node: Node,
+        request_ns: int,
+        entries: list[tuple[InsertPlan, tuple[Any, ...]]],
+        is_logged: bool,
+    ) -> None:
+        """A batch of plain INSERTs. The hot path."""
+        coordinator = self.session.server.coordinator
+        arrival_ns = node.wall.now_ns() + request_ns
+        timestamp = arrival_ns // 1_000 if self.timestamp is None else self.timestamp
+        now_s = arrival_ns // NS_PER_SECOND
+        changes = [(plan.table, plan.row(full, timestamp, now_s)) for plan, full in entries]
+        table, row = changes[0]
+        partition, key_space = row.partition, table.key_space
+        mutations = None
+        for table, row in changes:
+            if row.partition != partition or table.key_space != key_space:
+                mutations = by_partition(changes)
+                break
+        if node.wall.offset_ns and any(row.ttl for _, row in changes):
+            self.session.server.faults.count("node_clock_skew")
+        if mutations is None:
+            mutation = Mutation(partition, tuple(changes))
+            coordinator.write_one(attempt, request_ns, node, mutation, self.consistency)
+        else:
+            coordinator.write_batch(attempt, request_ns, node, mutations, self.consistency, logged=is_logged)
 
     def _coordinate_other(self, attempt: Attempt, node: Node, request_ns: int) -> None:
         server = self.session.server
@@ -852,11 +905,10 @@ class ResponseFuture:
             return
         if isinstance(plan, BatchPlan):
             changes = []
-            own = None if plan.timestamp_source < 0 else self.full[plan.timestamp_source]
-            for entry, places in plan.entries:
-                values = entry_values(self.full, places)
-                changes += [(entry.table, change) for change in self._changes(entry, values, node, request_ns, own)]
-            self._write(attempt, node, request_ns, _by_partition(changes), logged=plan.kind == "LOGGED")
+            for entry, values in plan.entries:
+                own = self._changes(entry, values, node, request_ns, plan.timestamp)
+                changes += [(entry.table, change) for change in own]
+            self._write(attempt, node, request_ns, changes, logged=plan.kind == "LOGGED")
             return
         statement = plan.statement  # type: ignore[union-attr]
         attempt.answer_with(node, server.clock._now + request_ns, _change_schema, (statement,), 0)
@@ -873,15 +925,17 @@ class ResponseFuture:
             timestamp = node.now_us(request_ns) if self.timestamp is None else self.timestamp
         return plan.changes(values, timestamp, node.now_s(request_ns))
 
-    def _write(self, attempt: Attempt, node: Node, request_ns: int, changes: list[Any], *, logged: bool) -> None:
+    def _write(
+        self, attempt: Attempt, node: Node, request_ns: int, changes: list[tuple[Table, Change]], *, logged: bool
+    ) -> None:
         coordinator = self.session.server.coordinator
         if self.consistency in _SERIAL:
             raise invalid("You must use conditional updates for serializable writes")
-        if len(changes) == 1:
-            table, change = changes[0]
-            coordinator.write_one(attempt, request_ns, node, table, change, self.consistency)
-        elif changes:
-            coordinator.write_batch(attempt, request_ns, node, changes, self.consistency, logged=logged)
+        mutations = by_partition(changes)
+        if len(mutations) == 1:
+            coordinator.write_one(attempt, request_ns, node, mutations[0], self.consistency)
+        elif mutations:
+            coordinator.write_batch(attempt, request_ns, node, mutations, self.consistency, logged=logged)
         else:
             attempt.answer(node, self.session.server.clock._now + request_ns, None, 0)
 
@@ -1000,8 +1054,8 @@ class ResponseFuture:
         if emit is None or plan is None:
             return
         if isinstance(plan, BatchPlan):
-            for entry, places in plan.entries:
-                self._record_one(emit, entry, entry_values(self.full, places), outcome)
+            for entry, values in plan.entries:
+                self._record_one(emit, entry, values, outcome)
         elif isinstance(plan, (ModifyPlan, SelectPlan)):
             self._record_one(emit, plan, self.full, outcome)
 
@@ -1058,14 +1112,15 @@ def _change_schema(attempt: Attempt, node: Node, statement: st.Statement) -> Non
         attempt.future.deliver_nothing()
 
 
-def _by_partition(changes: list[tuple[Any, Change]]) -> list[tuple[Any, Change]]:
-    """Join a batch's changes of the same partition into one."""
-    grouped: dict[tuple[Any, Key], list[Change]] = {}
+def by_partition(changes: list[tuple[Table, Change]]) -> list[Mutation]:
+    """The changes of a request as Cassandra sends them to replicas: those of one partition key together.
+
+    Tables of one keyspace share a partition key when its bytes are the same (BatchUpdatesCollector).
+    """
+    grouped: dict[tuple[tuple[str, ...], Key], list[tuple[Table, Change]]] = {}
     for table, change in changes:
-        grouped.setdefault((table, change.partition), []).append(change)
-    return [
-        (table, parts[0] if len(parts) == 1 else Together(key, tuple(parts))) for (table, key), parts in grouped.items()
-    ]
+        grouped.setdefault((table.key_space, change.partition), []).append((table, change))
+    return [Mutation(partition, tuple(parts)) for (_, partition), parts in grouped.items()]
 
 
 @lru_cache(maxsize=512)

@@ -13,6 +13,7 @@ from cassandra.protocol import (
     ConfigurationException,
     InvalidRequestException,
     OverloadedErrorMessage,
+    ProtocolException,
     ReadTimeoutErrorMessage,
     ServerError,
     SyntaxException,
@@ -26,6 +27,7 @@ __all__ = [
     "bad_configuration",
     "invalid",
     "overloaded",
+    "protocol_error",
     "read_timeout",
     "syntax_error",
     "unavailable",
@@ -65,6 +67,11 @@ def unsupported(what: str) -> ServerRefusal:
 def syntax_error(text: str) -> ServerRefusal:
     """The text is not CQL."""
     return ServerRefusal(SyntaxException(SyntaxException.error_code, text, None))
+
+
+def protocol_error(text: str) -> ServerRefusal:
+    """The request is not one that a driver would send. The real server closes the connection, too."""
+    return ServerRefusal(ProtocolException(ProtocolException.error_code, text, None))
 
 
 def bad_configuration(text: str) -> ServerRefusal:

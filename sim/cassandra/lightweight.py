@@ -10,22 +10,31 @@ unknown: the change may have been accepted or not. Contention between proposers 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cassandra import ConsistencyLevel, WriteType
 
 from sim.cassandra import errors
-from sim.cassandra.catalog import Table
+from sim.cassandra.catalog import STATIC, Table
 from sim.cassandra.errors import ServerRefusal
+from sim.cassandra.holdings import ReplicaTable
 from sim.cassandra.node import Node
 from sim.cassandra.plans import ModifyPlan
 from sim.cassandra.reading import Page
-from sim.cassandra.rows import Cell, Row, live_cells, merge
-from sim.cassandra.storage import Change, Key, Partition, TableStore
+from sim.cassandra.rows import Cell, MergedRow, Row, live_cells, merge
+from sim.cassandra.storage import Change, Key, Mutation, Partition, TableStore
 
 if TYPE_CHECKING:
     from sim.cassandra.cluster import CassandraCluster
     from sim.cassandra.driver import Attempt
+
+
+class _Seen(NamedTuple):
+    """What a condition is judged on: a row (no cells: there is none) and the static cells of its partition."""
+
+    clustering: Key
+    cells: dict[str, Cell] | None
+    statics: dict[str, Cell]
 
 
 class Lightweight:
@@ -40,10 +49,10 @@ class Lightweight:
         """The table is gone, or empty."""
         self._accepted.pop(table, None)
 
-    def with_accepted(self, store: TableStore) -> TableStore:
+    def with_accepted(self, store: ReplicaTable) -> ReplicaTable:
         """A view of a replica's table that also has every accepted change: what a SERIAL read sees."""
         accepted = self._accepted.get(store.table)
-        return store if accepted is None else _joined(store, accepted)
+        return store if accepted is None else store.joined_with(accepted)
 
     def execute(
         self,
@@ -117,25 +126,24 @@ class Lightweight:
     ) -> None:
         now = self._cluster.clock.now
         try:
-            applied, cells = self._judge(node, plan, full, partition, clustering)
+            page = self._judge(node, plan, full, partition, clustering)
         except ServerRefusal as refusal:
             attempt.answer(node, now, refusal.message, 0)
             return
-        page = _answer(plan, applied, cells, partition, clustering)
         attempt.answer_with(node, now + round_ns, _give, (page,), quorum)
 
     def _judge(
         self, node: Node, plan: ModifyPlan, full: tuple[Any, ...], partition: Key, clustering: Key | None
-    ) -> tuple[bool, dict[str, Cell] | None]:
-        """Whether the condition holds of the row as it is now, and its live cells; if so the change is accepted."""
+    ) -> Page:
+        """Judge the condition on what is there now, and accept the change if it holds; the answer."""
         now_s = node.now_s(0)
-        cells = self._current(plan.table, partition, clustering, now_s)
-        if plan.if_not_exists:
-            holds = cells is None
-        elif plan.conditions:
-            holds = all(condition.holds(cells or {}, full) for condition in plan.conditions)
+        seen = self._read(plan, partition, clustering, now_s)
+        if plan.conditions:
+            cells = seen.statics | (seen.cells or {})
+            holds = all(condition.holds(cells, full) for condition in plan.conditions)
         else:
-            holds = cells is not None
+            exists = bool(seen.statics) if clustering is None else seen.cells is not None
+            holds = exists != plan.if_not_exists
         if holds:
             ballot = max(node.now_us(0), self._ballots.get((plan.table, partition), 0) + 1)
             self._ballots[plan.table, partition] = ballot
@@ -145,32 +153,54 @@ class Lightweight:
             for change in plan.changes(full, ballot, now_s):
                 accepted.apply(change)
                 self._commit(node, plan.table, change)
-        return holds, cells
+            return Page([(True,)], None, [], ["[applied]"])
+        return _refused(plan, seen, partition)
 
     def _commit(self, node: Node, table: Table, change: Change) -> None:
         cluster = self._cluster
-        cluster.coordinator.replicate(node, cluster.replicas(table, change.partition), table, change, cluster.clock.now)
+        mutation = Mutation(change.partition, ((table, change),))
+        cluster.coordinator.replicate(node, cluster.replicas(table, change.partition), mutation, cluster.clock.now)
 
-    def _current(self, table: Table, partition: Key, clustering: Key | None, now_s: int) -> dict[str, Cell] | None:
-        """The live cells of a row (with the static ones), from a quorum of replicas and what was accepted."""
+    def _read(self, plan: ModifyPlan, partition: Key, clustering: Key | None, now_s: int) -> _Seen:
+        """What a conditional statement looks at, from a quorum of replicas and what was accepted.
+
+        As in Cassandra (CQL3CasRequest), that is no more than the condition needs: the columns compared, or with IF
+        [NOT] EXISTS those of the kind that is written; and where only static columns are compared, not the statement's
+        own row but the first of the partition.
+        """
+        table = plan.table
         cluster = self._cluster
         replicas = [replica for replica in cluster.replicas(table, partition) if replica.is_up]
-        for replica in replicas:
-            replica.catch_up(cluster.clock.now)
-        stores = [replica.store(table) for replica in replicas]
+        now = cluster.clock.now
+        cluster.holdings.catch_up(now)
+        versions = [cluster.holdings.view(table, replica.index, now).partition(partition) for replica in replicas]
         if table in self._accepted:
-            stores.append(self._accepted[table])
-        partitions = [found for store in stores if (found := store.partitions.get(partition)) is not None]
-        if not partitions:
-            return None
-        statics = _live(partitions, None, now_s)
-        if clustering is None:
-            return statics
-        cells = _live(partitions, table.position_of(clustering), now_s)
-        return None if cells is None else cells | (statics or {})
+            versions.append(self._accepted[table].partitions.get(partition))
+        partitions = [version for version in versions if version is not None]
+        if plan.conditions:
+            wanted = {condition.column.name for condition in plan.conditions}
+            by_row = any(condition.column.kind != STATIC for condition in plan.conditions)
+        else:
+            kinds = (table.statics if plan.writes_static else ()) + (table.regulars if plan.writes_rows else ())
+            wanted = {column.name for column in kinds}
+            by_row = clustering is not None
+        statics = _live(partitions, None, now_s, wanted) or {}
+        if by_row:
+            assert clustering is not None
+            return _Seen(clustering, _live(partitions, table.position_of(clustering), now_s, wanted), statics)
+        positions = sorted({position: None for each in partitions for position in each.rows})
+        for position in positions:
+            cells = _live(partitions, position, now_s, wanted)
+            if cells is not None:
+                first = next(each.rows[position] for each in partitions if position in each.rows)
+                return _Seen(first.clustering, cells, statics)
+        return _Seen((), None, statics)
 
 
-def _live(partitions: list[Partition], position: tuple[Any, ...] | None, now_s: int) -> dict[str, Cell] | None:
+def _live(
+    partitions: list[Partition], position: tuple[Any, ...] | None, now_s: int, wanted: set[str]
+) -> dict[str, Cell] | None:
+    """The live cells among the columns wanted; None when there is neither one nor a live row marker."""
     joined: Row | None = None
     for partition in partitions:
         row = partition.static if position is None else partition.rows.get(position)
@@ -178,47 +208,32 @@ def _live(partitions: list[Partition], position: tuple[Any, ...] | None, now_s: 
             joined = row if joined is None else merge(joined, row)
     if joined is None:
         return None
-    return live_cells(joined, max(partition.gone_at(position) for partition in partitions), now_s)
+    spread = joined.spread()
+    cells = {name: entry for name, entry in spread.cells.items() if name in wanted}
+    narrowed = MergedRow(spread.clustering, spread.position, spread.marker, spread.deletion, cells)
+    return live_cells(narrowed, max(partition.gone_at(position) for partition in partitions), now_s)
 
 
-def _joined(store: TableStore, accepted: TableStore) -> TableStore:
-    view = TableStore(store.table)
-    for source in (store, accepted):
-        for key, partition in source.partitions.items():
-            target = view.partitions.get(key)
-            if target is None:
-                target = view.partitions[key] = Partition(key)
-            if partition.deletion is not None:
-                target.delete(partition.deletion)
-            for tombstone in partition.ranges:
-                target.delete_range(tombstone)
-            for row in partition.rows.values():
-                target.put(row)
-            if partition.static is not None:
-                target.put(partition.static)
-    return view
-
-
-def _answer(
-    plan: ModifyPlan, applied: bool, cells: dict[str, Cell] | None, partition: Key, clustering: Key | None
-) -> Page:
-    """`[applied]`, and when it is false the row as it is: all of it for IF NOT EXISTS, the compared columns for IF."""
-    if applied or cells is None:
-        return Page([(applied,)], None, [], ["[applied]"])
+def _refused(plan: ModifyPlan, seen: _Seen, partition: Key) -> Page:
+    """`[applied]` false, and what was seen: all columns for IF [NOT] EXISTS, the compared ones for other conditions."""
+    if seen.cells is None and not seen.statics:
+        return Page([(False,)], None, [], ["[applied]"])
     table = plan.table
     keys = dict(zip([c.name for c in table.partition_key], partition, strict=True))
-    if clustering is not None:
-        keys |= dict(zip([c.name for c in table.clustering_key], clustering, strict=True))
-    if plan.if_not_exists:
-        names = list(table.columns)
+    if seen.cells is not None:
+        keys |= dict(zip([c.name for c in table.clustering_key], seen.clustering, strict=True))
+    cells = seen.statics | (seen.cells or {})
+    if plan.conditions:
+        ordered = sorted(plan.conditions, key=lambda condition: condition.column.kind == STATIC)  # statics last
+        names = list(dict.fromkeys(condition.column.name for condition in ordered))
     else:
-        names = list(dict.fromkeys(condition.column.name for condition in plan.conditions or ()))
+        names = list(table.columns)
     values = []
     for name in names:
         value = keys.get(name) if name in keys else (cells[name].value if name in cells else None)
         convert = table.columns[name].type.to_python
         values.append(convert(value) if convert is not None and value is not None else value)
-    return Page([(applied, *values)], None, [], ["[applied]", *names])
+    return Page([(False, *values)], None, [], ["[applied]", *names])
 
 
 def _give(attempt: Attempt, _node: Node, page: Page) -> None:

@@ -7,7 +7,7 @@ so any coordinator can go on from it. The format is this simulation's own.
 from __future__ import annotations
 
 from sim.cassandra.catalog import Column, Table
-from sim.cassandra.errors import invalid
+from sim.cassandra.errors import protocol_error
 from sim.cassandra.reading import Cursor
 from sim.cassandra.storage import Key
 
@@ -28,7 +28,7 @@ def encode_cursor(table: Table, cursor: Cursor) -> bytes:
 
 
 def decode_cursor(table: Table, state: bytes) -> Cursor:
-    """The cursor of these bytes; InvalidRequest when they are not a paging state of this table."""
+    """The cursor of these bytes; a ProtocolException when they are not a paging state of this table."""
     parts = []
     at = 0
     while at < len(state):
@@ -43,7 +43,7 @@ def decode_cursor(table: Table, state: bytes) -> Cursor:
             return Cursor(partition, None, (), remaining, within)
         clustering = _decode_key(table.clustering_key, parts[3 + keys :])
     except (IndexError, ValueError):
-        raise invalid("Invalid value for the paging state") from None
+        raise protocol_error("Invalid value for the paging state") from None
     return Cursor(partition, table.position_of(clustering), clustering, remaining, within)
 
 

@@ -37,6 +37,8 @@ from sim.cassandra.types import CqlType, cql_type
 MAX_TTL_S = 20 * 365 * 24 * 3600
 """The longest time to live that Cassandra takes."""
 
+_NO_TIMESTAMP = -(1 << 63)
+
 _BIGINT = cql_type(st.TypeName("bigint", ()))
 _INT = cql_type(st.TypeName("int", ()))
 
@@ -245,7 +247,7 @@ def _add_single(table: Table, relation: st.Relation, sources: Sources, where: Wh
     if relation.operator == "IN":
         if relation.in_marker:
             restriction: KeyRestriction = InMarkerRestriction(
-                (sources.of(relation.values[0], name, _list_of(column.type), in_partition_key=in_key),),
+                (sources.of(relation.values[0], f"in({name})", _list_of(column.type), in_partition_key=in_key),),
                 True,
             )
         else:
@@ -386,14 +388,18 @@ class Condition:
     column: Column
     operator: str
     sources: tuple[int, ...]
+    in_marker: bool = False
 
     def holds(self, cells: dict[str, Cell], full: Values) -> bool:
         """Whether it holds of a row's live cells. A comparison with null is true only for = null and != of a value."""
         cell = cells.get(self.column.name)
         found = None if cell is None else cell.value
+        given = [full[source] for source in self.sources]
+        if UNSET_VALUE in given:
+            raise invalid("Invalid 'unset' value in condition")
         if self.operator == "IN":
-            return any(found == full[source] for source in self.sources)
-        wanted = full[self.sources[0]]
+            return found in ((given[0] or ()) if self.in_marker else given)
+        wanted = given[0]
         if self.operator in ("=", "!="):
             return bool((found == wanted) == (self.operator == "="))
         if wanted is None:
@@ -409,6 +415,9 @@ class ModifyPlan:
         self.operation = operation
         self.conditions: tuple[Condition, ...] | None = None
         self.if_not_exists = False
+        self.is_plain = False
+        self.writes_static = False
+        self.writes_rows = True
         self.timestamp_source = -1 if using.timestamp is None else sources.of(using.timestamp, "[timestamp]", _BIGINT)
         self.ttl_source = -1 if using.ttl is None else sources.of(using.ttl, "[ttl]", _INT)
         self._sources = sources
@@ -437,7 +446,11 @@ class ModifyPlan:
         value = full[self.timestamp_source]
         if value is None:
             raise invalid("Invalid null value of timestamp")
-        return None if value is UNSET_VALUE else int(value)
+        if value is UNSET_VALUE:
+            return None
+        if value == _NO_TIMESTAMP:
+            raise invalid("Out of bound timestamp, must be in [-9223372036854775807, 9223372036854775807]")
+        return int(value)
 
     def ttl_of(self, full: Values) -> int:
         """The time to live in seconds, 0 for none."""
@@ -489,6 +502,7 @@ class InsertPlan(ModifyPlan):
         self._partition = picker([places[column.name] for column in table.partition_key])
         self._clustering = picker([] if missing else [places[column.name] for column in table.clustering_key])
         self._static_only = bool(missing)
+        self.writes_static, self.writes_rows = bool(static_names), not missing
         self._regular_places = [places[name] for name in regular_names]
         self._static_places = [places[name] for name in static_names]
         self._regular_values = picker(self._regular_places)
@@ -504,20 +518,24 @@ class InsertPlan(ModifyPlan):
         # Whether every execution is one write of whole columns: nothing static, nothing conditional.
         self.is_plain = not static_names and not self.if_not_exists and not self._check_empty_key
 
-    def row(self, full: Values, timestamp: int, ttl: int, now_s: int) -> RowWrite:
-        """The one write of a plain INSERT whose values are all set. The hot path."""
+    def row(self, full: Values, timestamp: int, now_s: int) -> RowWrite:
+        """The one write of a plain INSERT whose values are all set. `timestamp` counts when it names none of its own.
+
+        The hot path.
+        """
         partition = self._partition(full)
         clustering = self._clustering(full)
         if None in partition or None in clustering:
             self._refuse_null_key(full)
+        own = self.timestamp_of(full)
         return RowWrite(
             partition,
             clustering,
             self._position_of(clustering),
             self._regular_set,
             self._regular_values(full),
-            timestamp,
-            ttl,
+            timestamp if own is None else own,
+            self.ttl_of(full),
             now_s,
             True,
         )
@@ -594,6 +612,7 @@ class UpdatePlan(ModifyPlan):
         _need_whole_partition_key(table, self._where)
         restricted = len(self._where.clustering) + len(self._where.tuple_columns)
         self._static_only = bool(statics) and not regulars and not restricted
+        self.writes_static, self.writes_rows = bool(statics), not self._static_only
         if self._where.range_columns or (not self._static_only and restricted < len(table.clustering_key)):
             missing = [c.name for c in table.clustering_key if c.name not in self._where.clustering]
             raise invalid(f"Some clustering keys are missing: {', '.join(missing)}")
@@ -638,7 +657,8 @@ class DeletePlan(ModifyPlan):
         self.conditions = read_conditions(table, statement.conditions, sources)
         if self.conditions is not None and not self._rows:
             raise invalid(
-                "DELETE statements must restrict all PRIMARY KEY columns with equality relations in order to use IF"
+                "DELETE statements must restrict all PRIMARY KEY columns with equality relations in order to delete "
+                "non static columns"
             )
         self.finish(_named_sources(self._where))
 
@@ -694,8 +714,10 @@ def clustering_keys(table: Table, where: Where, full: Values) -> list[Key]:
 def _single_row(table: Table, where: Where, full: Values, *, static_only: bool) -> tuple[Key, Key | None]:
     partitions = partition_keys(table, where, full)
     rows = [] if static_only else clustering_keys(table, where, full)
-    if len(partitions) > 1 or len(rows) > 1:
-        raise invalid("IN on the primary key columns is not supported with conditional updates")
+    if len(partitions) > 1:
+        raise invalid("IN on the partition key is not supported with conditional updates")
+    if len(rows) > 1:
+        raise invalid("IN on the clustering key columns is not supported with conditional updates")
     return partitions[0], None if static_only else rows[0]
 
 
@@ -712,7 +734,9 @@ def read_conditions(
         if column.kind in (PARTITION, CLUSTERING):
             raise invalid(f"PRIMARY KEY column '{name}' cannot have IF conditions")
         if relation.in_marker:
-            raise unsupported("IF column IN ?")
+            source = sources.of(relation.values[0], f"in({name})", _list_of(column.type))
+            result.append(Condition(column, "IN", (source,), in_marker=True))
+            continue
         alternatives: tuple[Any, ...] = relation.values
         terms = [each[0] for each in alternatives] if relation.operator == "IN" else [alternatives[0]]
         result.append(Condition(column, relation.operator, tuple(sources.of(t, name, column.type) for t in terms)))
@@ -912,12 +936,14 @@ class SelectPlan:
 
 @dataclass(slots=True)
 class BatchPlan:
-    """BEGIN BATCH ... APPLY BATCH, or the driver's BatchStatement: statements with their own places in the values."""
+    """BEGIN BATCH ... APPLY BATCH, or the driver's BatchStatement: statements, each with its values.
+
+    `timestamp` is that of BATCH USING TIMESTAMP.
+    """
 
     kind: str
-    entries: list[tuple[ModifyPlan, tuple[int, ...]]]
-    timestamp_source: int = -1
-    constants: Values = ()
+    entries: list[tuple[ModifyPlan, Values]]
+    timestamp: int | None = None
 
     @staticmethod
     def of(statement: st.Batch, markers: tuple[st.Marker, ...], catalog: Catalog, keyspace: str | None) -> BatchPlan:
@@ -927,24 +953,14 @@ class BatchPlan:
             raise unsupported("a bind marker inside BEGIN BATCH")
         if statement.kind == "COUNTER" or statement.using.ttl is not None:
             raise unsupported("a counter batch" if statement.kind == "COUNTER" else "BATCH ... USING TTL")
-        entries: list[tuple[ModifyPlan, tuple[int, ...]]] = []
-        constants: list[Any] = []
+        entries: list[tuple[ModifyPlan, Values]] = []
         for entry in statement.entries:
             plan = plan_modification(entry, (), catalog, keyspace)
             if plan.is_conditional:
                 raise unsupported("a conditional batch")
-            entries.append((plan, tuple(range(len(constants), len(constants) + len(plan.constants)))))
-            constants.extend(plan.constants)
-        timestamp_source = -1
-        if statement.using.timestamp is not None:
-            timestamp_source = len(constants)
-            constants.append(_constant(statement.using.timestamp, "[timestamp]", _BIGINT))
-        return BatchPlan(statement.kind, entries, timestamp_source, tuple(constants))
-
-
-def entry_values(full: Values, places: tuple[int, ...]) -> Values:
-    """The values of one statement of a batch."""
-    return tuple([full[place] for place in places])
+            entries.append((plan, plan.constants))
+        own = statement.using.timestamp
+        return BatchPlan(statement.kind, entries, None if own is None else _constant(own, "[timestamp]", _BIGINT))
 
 
 def plan_select(

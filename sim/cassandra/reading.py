@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from sim.cassandra.binding import Values
 from sim.cassandra.catalog import CLUSTERING, PARTITION, STATIC
+from sim.cassandra.holdings import ReplicaTable
 from sim.cassandra.plans import COMPARE, SelectPlan, partition_keys, slices
 from sim.cassandra.rows import NEVER, NO_DELETION, Cell, Row, RowWrite, live_cells, merge, same_facts
 from sim.cassandra.storage import (
@@ -24,7 +25,7 @@ from sim.cassandra.storage import (
     RangeDeletion,
     RowChange,
     Slice,
-    TableStore,
+    in_token_order,
     token_of,
 )
 
@@ -63,7 +64,7 @@ class Page(NamedTuple):
 def read_page(
     plan: SelectPlan,
     full: Values,
-    stores: Sequence[TableStore],
+    stores: Sequence[ReplicaTable],
     now_s: int,
     page_size: int | None,
     cursor: Cursor | None,
@@ -79,7 +80,7 @@ def read_page(
 
 class _Reader:
     def __init__(
-        self, plan: SelectPlan, full: Values, stores: Sequence[TableStore], now_s: int, holders: Holders | None
+        self, plan: SelectPlan, full: Values, stores: Sequence[ReplicaTable], now_s: int, holders: Holders | None
     ) -> None:
         self.holders = holders
         self.places: Sequence[int] = range(len(stores))
@@ -147,8 +148,7 @@ class _Reader:
         if all(scan == scans[0] for scan in scans):
             entries = scans[0]
         else:
-            merged = {entry[2]: entry for scan in scans for entry in scan}
-            entries = sorted(merged.values(), key=lambda entry: entry[:2])
+            entries = in_token_order(*scans)
         lower, upper = plan.where.token_lower, plan.where.token_upper
         low: Any = None if lower is None else self.full[lower.sources[0]]
         high: Any = None if upper is None else self.full[upper.sources[0]]
@@ -171,10 +171,10 @@ class _Reader:
         plan = self.plan
         now_s = self.now_s
         if self.holders is None:
-            partitions = [store.partitions.get(key) for store in self.stores]
+            partitions = [store.partition(key) for store in self.stores]
         else:
             self.places = self.holders(key)
-            partitions = [self.stores[place].partitions.get(key) for place in self.places]
+            partitions = [self.stores[place].partition(key) for place in self.places]
         if not any(partitions):
             return
         deleted = self._check_deletions(key, partitions)
@@ -186,10 +186,11 @@ class _Reader:
             return
         found_any = False
         narrow = plan.where.clustering or plan.where.range_columns or plan.where.tuple_columns
-        # Replicas usually hold the very same objects; then one look at one of them is enough. Dictionaries compare
-        # their values by identity first, and rows know no other equality. A read of a part looks at that part only.
+        # Replicas usually hold the very same partition, or else the very same rows; then one look at one of them is
+        # enough. Dictionaries compare their values by identity first, and rows know no other equality. A read of a part
+        # looks at that part only.
         is_whole = not narrow and plan.limit_source < 0
-        alone = len(partitions) == 1 or (
+        alone = all(p is first for p in partitions) or (
             is_whole and all(p is not None and first is not None and p.rows == first.rows for p in partitions[1:])
         )
         for piece in pieces:

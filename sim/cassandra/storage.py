@@ -1,4 +1,4 @@
-"""The data of one replica: tables of partitions, partitions of rows in clustering order, and what deletes them.
+"""Stored data: tables of partitions, partitions of rows in clustering order, and what deletes them.
 
 A change is one of `RowWrite`, `RowChange`, `RangeDeletion`, `PartitionDeletion`, or `Together` (several changes of one
 partition that a replica applies as one). Applying a change is a join: it may come late, twice or in any order.
@@ -7,6 +7,7 @@ partition that a replica applies as one). Applying a change is a join: it may co
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from cassandra.metadata import Murmur3Token
@@ -64,6 +65,11 @@ class Partition:
         self._order: list[Position] = []
         self._fresh: list[Position] = []
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is in it, not even a deletion."""
+        return not (self.rows or self.static or self.deletion or self.ranges)
+
     def put(self, row: Row) -> None:
         """Join a version of a row with what is there."""
         position = row.position
@@ -76,6 +82,35 @@ class Partition:
             self._fresh.append(position)
         else:
             self.rows[position] = merge(old, row)
+
+    def copy(self) -> Partition:
+        """Another with the same in it."""
+        made = Partition(self.key)
+        made.rows = self.rows.copy()
+        made.static = self.static
+        made.deletion = self.deletion
+        made.ranges = self.ranges.copy()
+        made._order = self._order.copy()
+        made._fresh = self._fresh.copy()
+        return made
+
+    def join(self, other: Partition) -> None:
+        """Take in what another version of this partition has."""
+        if other.deletion is not None:
+            self.delete(other.deletion)
+        for tombstone in other.ranges:
+            self.delete_range(tombstone)
+        for row in other.rows.values():
+            self.put(row)
+        if other.static is not None:
+            self.put(other.static)
+
+    def remove(self, positions: list[Position]) -> None:
+        """Let go of rows that stand elsewhere now."""
+        for position in positions:
+            del self.rows[position]
+        self._order = []
+        self._fresh = list(self.rows)
 
     def delete(self, deletion: Deletion) -> None:
         """Delete the whole partition."""
@@ -166,13 +201,26 @@ class Together(NamedTuple):
 Change = RowWrite | RowChange | RangeDeletion | PartitionDeletion | Together
 
 
+class Mutation(NamedTuple):
+    """All changes of one request to one partition key, in one or more tables: a replica applies them whole or not at
+    all, at one instant (Cassandra's `Mutation`: one entry of the commit log)."""
+
+    partition: Key
+    parts: tuple[tuple[Table, Change], ...]
+
+    def without(self, table: Table) -> Mutation | None:
+        """What is left of it when the table is gone, None if nothing."""
+        kept = tuple(part for part in self.parts if part[0] is not table)
+        return Mutation(self.partition, kept) if kept else None
+
+
 def row_deletion(partition: Key, clustering: Key, position: Position | None, deletion: Deletion) -> RowChange:
     """DELETE of one row."""
     return RowChange(partition, MergedRow(clustering, position, None, deletion, {}))
 
 
 class TableStore:
-    """One table on one replica."""
+    """Data of one table."""
 
     __slots__ = ("_by_token", "partitions", "table")
 
@@ -205,6 +253,31 @@ class TableStore:
         else:
             change.apply(partition)  # type: ignore[union-attr]
 
+    def take_shared(self, stores: Sequence[TableStore]) -> None:
+        """Take over the rows that stand in every one of these stores, out of them."""
+        first, *others = stores
+        for key, partition in list(first.partitions.items()):
+            same = [other.partitions[key] for other in others if key in other.partitions]
+            if len(same) < len(others):
+                continue
+            shared = [
+                position
+                for position, row in partition.rows.items()
+                if all(other.rows.get(position) is row for other in same)
+            ]
+            if not shared:
+                continue
+            target = self.partitions.get(key)
+            if target is None:
+                target = self.partitions[key] = Partition(key)
+            for position in shared:
+                target.put(partition.rows[position])
+            for each in (partition, *same):
+                each.remove(shared)
+        for store in stores:
+            store.partitions = {key: each for key, each in store.partitions.items() if not each.is_empty}
+            store._by_token = []
+
     def in_token_order(self) -> list[tuple[int, bytes, Key]]:
         """Token, serialized key and key of every partition, as a scan of the ring meets them."""
         if len(self._by_token) != len(self.partitions):
@@ -216,9 +289,19 @@ class TableStore:
                     raw = self.table.routing_bytes(key)
                     entry = (token_of(raw), raw, key)
                 entries.append(entry)
-            entries.sort(key=lambda entry: entry[:2])
+            entries.sort(key=_by_token)
             self._by_token = entries
         return self._by_token
+
+
+def in_token_order(*scans: list[tuple[int, bytes, Key]]) -> list[tuple[int, bytes, Key]]:
+    """The entries of several scans as one, each partition once."""
+    merged = {entry[2]: entry for scan in scans for entry in scan}
+    return sorted(merged.values(), key=_by_token)
+
+
+def _by_token(entry: tuple[int, bytes, Key]) -> tuple[int, bytes]:
+    return entry[:2]
 
 
 def token_of(routing_bytes: bytes) -> int:

@@ -160,7 +160,7 @@ _SIMPLE: dict[str, CqlType] = {
         _integer("smallint", cqltypes.ShortType, "h"),
         _integer("tinyint", cqltypes.ByteType, "b"),
         _integer("varint", cqltypes.IntegerType, ""),
-        _plain("text", cqltypes.UTF8Type, None, "STRING"),
+        _plain("text", cqltypes.VarcharType, None, "STRING"),
         _plain("ascii", cqltypes.AsciiType, None, "STRING"),
         _plain("boolean", cqltypes.BooleanType, bool, "BOOLEAN"),
         CqlType("blob", cqltypes.BytesType, bytes, "", frozenset({"HEX"}), _same),
