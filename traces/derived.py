@@ -24,6 +24,7 @@ found; a *command* is place, cancel, reduce, replace, deposit or withdraw with t
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
+from sys import intern
 from types import GenericAlias
 from typing import Any, Final, get_args, get_origin
 
@@ -60,7 +61,7 @@ from schema.events import (
     Withdraw,
 )
 from schema.identifiers import INT64_MAX
-from traces.tables import Tables
+from traces.tables import DISTINCT_TEXTS, TEXT, Tables
 
 PLACEMENT, UPDATE, COMPLETION, REFUSAL = 0, 1, 2, 3
 EVENT_NAMES: Final = ("placement", "update", "completion", "refusal")
@@ -105,7 +106,8 @@ LEDGER_ENTRY_COLUMNS: Final = (
 DEAD_LETTER_COLUMNS: Final = (*_PLACE, "source_topic", "source_partition", "source_offset", "reason")
 UNDECODABLE_COLUMNS: Final = ("topic", "partition", "offset", "reason")
 
-_TEXT_COLUMNS: Final = frozenset(("command", "request_id", "client_order_id", "input_topic", "source_topic", "topic"))
+_TEXT_COLUMNS: Final = frozenset(("command", "input_topic", "source_topic", "topic"))
+"""Columns of texts of which there are few; those of `DISTINCT_TEXTS` are texts as well."""
 _BATCH_RECORDS: Final = 2_048
 """So many records are decoded together."""
 
@@ -115,22 +117,27 @@ _NO_INTS: Final[Ints] = np.empty(0, dtype=np.int64)
 
 
 class Columns:
-    """Rows gathered in a flat list, or columns of many rows, as numpy blocks: memory stays near the data's."""
+    """Rows gathered in a flat list, or columns of many rows, as blocks: memory stays near the data's."""
 
     def __init__(self, names: Sequence[str], *, texts: frozenset[str] = _TEXT_COLUMNS) -> None:
         self.names = tuple(names)
         self._texts = texts
         self.flat: list[Any] = []
-        self._blocks: list[list[np.ndarray[Any, Any]]] = []
+        self._blocks: list[list[Any]] = []
 
-    def add(self, columns: Sequence[Sequence[Any] | np.ndarray[Any, Any]]) -> None:
+    def add(self, columns: Sequence[Sequence[Any] | np.ndarray[Any, Any] | pa.Array]) -> None:
         """Add rows given as columns, in the order of the names."""
         self._blocks.append(
             [
-                column if isinstance(column, np.ndarray) else _texts(column) if name in self._texts else _int64(column)
+                column if isinstance(column, (np.ndarray, pa.Array)) else self._column(name, column)
                 for name, column in zip(self.names, columns, strict=True)
             ]
         )
+
+    def _column(self, name: str, values: Sequence[Any]) -> Any:
+        if name in DISTINCT_TEXTS:
+            return pa.array(values, pa.large_string())
+        return _shared_texts(values) if name in self._texts else _int64(values)
 
     def pack(self) -> None:
         """Turn the rows gathered so far into columns."""
@@ -140,13 +147,15 @@ class Columns:
             self.flat.clear()
 
     def frame(self) -> pd.DataFrame:
-        """All rows as a DataFrame: int64 columns, and text columns of str objects."""
+        """All rows as a DataFrame: int64 columns, TEXT for texts that hardly repeat, other texts as str objects."""
         self.pack()
         numbers: dict[str, list[np.ndarray[Any, Any]]] = {}
-        texts: dict[str, np.ndarray[Any, Any]] = {}
+        texts: dict[str, Any] = {}
         for index, name in enumerate(self.names):
             parts = [block[index] for block in self._blocks]
-            if name in self._texts:
+            if name in DISTINCT_TEXTS:
+                texts[name] = pa.chunked_array(parts, pa.large_string())
+            elif name in self._texts:
                 texts[name] = np.concatenate(parts) if parts else np.empty(0, dtype=object)
             else:
                 numbers[name] = parts
@@ -156,9 +165,9 @@ class Columns:
 def assembled(
     names: Sequence[str],
     numbers: Mapping[str, Sequence[np.ndarray[Any, Any]]],
-    others: Mapping[str, np.ndarray[Any, Any]],
+    others: Mapping[str, np.ndarray[Any, Any] | pa.ChunkedArray],
 ) -> pd.DataFrame:
-    """A DataFrame of int64 columns, each given in parts, and of others.
+    """A DataFrame of int64 columns, each given in parts, and of others; texts in Arrow become TEXT.
 
     The integers share one block of memory: pandas selects rows block by block, at a cost that matters in small tables.
     """
@@ -170,14 +179,19 @@ def assembled(
     frame = pd.DataFrame(block.T, columns=pd.Index(list(numbers), dtype=object), copy=False)
     for place, name in enumerate(names):
         if name in others:
-            # Objects, not pandas' string type: comparing and grouping them needs no conversion.
             values = others[name]
-            frame.insert(place, name, pd.Series(values, dtype=object) if values.dtype == object else values)
+            if isinstance(values, pa.ChunkedArray):
+                frame.insert(place, name, pd.Series(TEXT.__from_arrow__(values), copy=False))
+            else:
+                frame.insert(place, name, pd.Series(values, dtype=object) if values.dtype == object else values)
     return frame
 
 
-def _texts(values: Sequence[str]) -> np.ndarray[Any, Any]:
-    return np.array(values, dtype=object) if len(values) else np.empty(0, dtype=object)
+def _shared_texts(values: Sequence[str]) -> np.ndarray[Any, Any]:
+    """Texts of which there are few, each as one object for all its rows."""
+    found = np.empty(len(values), dtype=object)
+    found[:] = list(map(intern, values))
+    return found
 
 
 def _int64(values: Sequence[int]) -> Ints:
@@ -190,12 +204,12 @@ def _int64(values: Sequence[int]) -> Ints:
         return np.array([max(-INT64_MAX, min(INT64_MAX, each)) for each in values], dtype=np.int64)
 
 
-def command_columns(commands: Sequence[AnyRequest | None]) -> list[np.ndarray[Any, Any]]:
+def command_columns(commands: Sequence[AnyRequest | None]) -> list[np.ndarray[Any, Any] | pa.Array]:
     """Requests as COMMAND_COLUMNS: what one does not have is 0; no request at all has the command ""."""
     size = len(commands)
     columns = {name: np.zeros(size, dtype=np.int64) for name in COMMAND_COLUMNS}
     columns["command"] = np.full(size, "", dtype=object)
-    columns["request_id"] = np.full(size, "", dtype=object)
+    request_ids = np.full(size, "", dtype=object)
     kinds = np.fromiter(map(_COMMAND_NUMBERS.__getitem__, map(type, commands)), np.int8, size)
     for number, (kind, name) in enumerate(_COMMAND_NAMES.items()):
         at = np.flatnonzero(kinds == number)
@@ -206,8 +220,11 @@ def command_columns(commands: Sequence[AnyRequest | None]) -> list[np.ndarray[An
             columns["order_type"][at] = OrderType.LIMIT
         fields = zip(*[astuple(commands[index]) for index in at.tolist()], strict=True)  # type: ignore[arg-type]
         for field, values in zip(kind.__struct_fields__, fields, strict=True):
-            columns[field][at] = _texts(values) if field == "request_id" else _int64(values)
-    return list(columns.values())
+            if field == "request_id":
+                request_ids[at] = values
+            else:
+                columns[field][at] = _int64(values)
+    return [*(columns | {"request_id": pa.array(request_ids, pa.large_string())}).values()]
 
 
 _COMMAND_NAMES: Final[dict[type[Request], str]] = {

@@ -92,6 +92,21 @@ class VerdictRecord(msgspec.Struct, frozen=True):
     violations: int
 
 
+class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """How a running system was read for this trace, where it is not a run's own.
+
+    The log is cut at a moment of the past, the rows were read after it. `rows_are_due` says that settlement had passed
+    the cut before they were read, at `read_at_ns` (wall clock). What has a later event is not judged by its row: it is
+    named here, and left out of the rows: orders, accounts (user_id, asset_id), and chained partitions.
+    """
+
+    read_at_ns: int
+    rows_are_due: bool
+    later_orders: tuple[int, ...] = ()
+    later_accounts: tuple[tuple[int, int], ...] = ()
+    later_chains: tuple[tuple[str, int], ...] = ()
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a trace says of itself.
 

@@ -11,6 +11,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from traces.tables import TEXT
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -20,6 +24,15 @@ def ints(frame: pd.DataFrame, column: str) -> Ints:
     """An integer column."""
     values: Ints = frame[column].to_numpy(dtype=np.int64)
     return values
+
+
+def is_any(frame: pd.DataFrame, column: str, *texts: str) -> Mask:
+    """Which rows have one of these texts in a column of few different ones."""
+    values = frame[column].to_numpy(dtype=object)
+    found = np.zeros(len(values), dtype=bool)
+    for text in texts:
+        found |= values == text
+    return found
 
 
 def rows(frame: pd.DataFrame, selected: Mask) -> pd.DataFrame:
@@ -41,7 +54,10 @@ def codes(key: Sequence[str], *frames: pd.DataFrame) -> tuple[list[Ints], int]:
     combined: Ints = np.zeros(total, dtype=np.int64)
     size = 1
     for column in key:
-        code, span = _numbered(np.concatenate([_values(frame, column) for frame in frames]))
+        if any(frame[column].dtype == TEXT for frame in frames):
+            code, span = _numbered_texts([_texts(frame, column) for frame in frames])
+        else:
+            code, span = _numbered(np.concatenate([_values(frame, column) for frame in frames]))
         if size > _COMBINED_MAX // span:
             combined, size = _compact(combined)
             if size > _COMBINED_MAX // span:
@@ -69,6 +85,14 @@ def _numbered(values: npt.NDArray[Any]) -> tuple[Ints, int]:
     return values.astype(np.int64) - low, high - low + 1
 
 
+def _numbered_texts(texts: Sequence[pa.ChunkedArray]) -> tuple[Ints, int]:
+    together = pa.chunked_array([chunk for each in texts for chunk in each.chunks], pa.large_string())
+    numbered = together.dictionary_encode().combine_chunks()
+    # Of several chunks or of none, Arrow may make a chunked array of one.
+    numbered = numbered.chunk(0) if isinstance(numbered, pa.ChunkedArray) else numbered
+    return numbered.indices.to_numpy().astype(np.int64), max(len(numbered.dictionary), 1)
+
+
 def _compact(values: npt.NDArray[Any]) -> tuple[Ints, int]:
     code, unique = pd.factorize(values)
     return code.astype(np.int64), max(len(unique), 1)
@@ -80,6 +104,15 @@ def is_in(frame: pd.DataFrame, other: pd.DataFrame, key: Sequence[str]) -> Mask:
     present = np.zeros(size, dtype=bool)
     present[theirs] = True
     found: Mask = present[mine]
+    return found
+
+
+def is_first(frame: pd.DataFrame, key: Sequence[str]) -> Mask:
+    """Which rows are the first with their key."""
+    (mine,), size = codes(key, frame)
+    first = np.zeros(size, dtype=np.int64)
+    first[mine[::-1]] = np.arange(len(mine) - 1, -1, -1)
+    found: Mask = first[mine] == np.arange(len(mine))
     return found
 
 
@@ -137,10 +170,13 @@ def compare(expected: pd.DataFrame, actual: pd.DataFrame, key: Sequence[str], co
     wrong = np.zeros(len(found), dtype=bool)
     unequal: dict[str, Mask] = {}
     for column in columns:
-        mine, theirs = _values(actual, column), _values(expected, column)
-        if aligned:
+        if expected[column].dtype == TEXT:
+            differs = _differing_texts(_texts(actual, column), _texts(expected, column), partner, both)
+        elif aligned:
+            mine, theirs = _values(actual, column), _values(expected, column)
             differs = mine != theirs
         else:
+            mine, theirs = _values(actual, column), _values(expected, column)
             differs = np.zeros(len(found), dtype=bool)
             differs[both] = mine[both] != theirs[partner[both]]
         if differs.any():
@@ -172,3 +208,19 @@ def _values(frame: pd.DataFrame, column: str) -> npt.NDArray[Any]:
     if series.dtype.kind in "iub":
         return series.to_numpy()
     return series.to_numpy(dtype=object)
+
+
+def _texts(frame: pd.DataFrame, column: str) -> pa.ChunkedArray:
+    """A column of texts as Arrow has it."""
+    series = frame[column]
+    texts = (
+        pa.array(series.array) if series.dtype == TEXT else pa.array(series.to_numpy(dtype=object), pa.large_string())
+    )
+    return texts if isinstance(texts, pa.ChunkedArray) else pa.chunked_array([texts])
+
+
+def _differing_texts(mine: pa.ChunkedArray, theirs: pa.ChunkedArray, partner: Ints, both: Mask) -> Mask:
+    """Which of my texts have a partner among theirs with another text."""
+    differs = np.zeros(len(mine), dtype=bool)
+    differs[both] = pc.not_equal(mine.filter(pa.array(both)), theirs.take(partner[both])).to_numpy()
+    return differs

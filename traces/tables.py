@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,6 +23,10 @@ DISTINCT_TEXTS: Final = frozenset(
     ("request_id", "client_order_id", "message", "detail", "fields", "assignment", "transactional_id")
 )
 """Text columns that hardly ever repeat; all others are dictionary encoded, at four bytes a row."""
+
+TEXT: Final = pd.StringDtype("pyarrow", na_value=np.nan)
+"""Those columns in a DataFrame: twenty bytes a text, where Python's own take eighty. The others are objects, which
+rows share and which need no conversion to be compared."""
 
 _DICTIONARY: Final = pa.dictionary(pa.int32(), pa.string())
 

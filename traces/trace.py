@@ -231,8 +231,8 @@ class Trace:
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
-    """An Arrow table as a DataFrame: int64 and bool columns; text and bytes as objects, which need no conversion to be
-    compared and grouped."""
+    """An Arrow table as a DataFrame: int64 and bool columns, TEXT for texts that hardly repeat, objects for the others
+    and for bytes."""
     numbers: dict[str, list[Any]] = {}
     others: dict[str, Any] = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
@@ -243,7 +243,9 @@ def _frame(table: pa.Table) -> pd.DataFrame:
                 if len(chunk)
             ]
             others[name] = np.concatenate(parts) if parts else np.empty(0, object)
-        elif pa.types.is_string(column.type) or pa.types.is_large_binary(column.type):
+        elif pa.types.is_string(column.type):
+            others[name] = column.cast(pa.large_string())
+        elif pa.types.is_large_binary(column.type):
             others[name] = np.array(column.to_pylist() or [], dtype=object)
         elif pa.types.is_boolean(column.type):
             others[name] = column.to_numpy()

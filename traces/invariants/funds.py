@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from schema.codes import EntryKind, OrderStatus, Outcome, Side
-from traces.matching_rows import Ints, codes, compare, group_sums, ints, is_in, repeated, rows
+from traces.matching_rows import Ints, codes, compare, group_sums, ints, is_any, is_in, repeated, rows
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
 
@@ -248,10 +248,9 @@ def _check_trades(trace: Trace, found: Findings) -> None:
 def _check_transfers(trace: Trace, found: Findings) -> None:
     """Deposits and withdrawals move exactly what was accepted, once; and once settled they explain the total."""
     events, entries = trace.balance_events, trace.ledger_entries
-    command = events["command"].to_numpy(dtype=object)
     accepted = rows(
         events,
-        np.isin(command.astype(str), ("deposit", "withdraw"))
+        is_any(events, "command", "deposit", "withdraw")
         & (ints(events, "outcome") == Outcome.ACCEPTED)
         & (ints(events, "is_repeat") == 0),
     )

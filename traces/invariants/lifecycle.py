@@ -6,13 +6,18 @@ import pandas as pd
 from schema.codes import LIVE_STATUSES, OrderType, Reason, Side
 from schema.codes import Verdict as Code
 from traces.derived import COMPLETION, PLACEMENT, REFUSAL, STATE_COLUMNS
-from traces.matching_rows import Ints, codes, compare, find, ints, is_in, repeated, rows
+from traces.matching_rows import Ints, codes, compare, find, ints, is_first, is_in, repeated, rows
 from traces.reference import EXPECTED_TRADE_COLUMNS
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
 
 IDENTITY = ("order_id", "user_id", "symbol_id", "partition", "output_seq")
 """What identifies an order event in a finding."""
+
+ANSWER_COLUMNS = (
+    "user_id", "request_id", "attempt", "command", "outcome", "reason", "verdict", "verdict_reason", "order_id",
+)  # fmt: skip
+"""What is looked at of the answers that clients got."""
 
 
 @invariant("placement-accounted")
@@ -256,10 +261,10 @@ def cancel_honoured(trace: Trace) -> Verdict:
     seq = ints(late, "output_seq")
     found.add("too late, but the order is live", rows(late, (first < seq) & ~(ended < seq)), *where, "target_order_id")
 
-    answers = trace.events("client_answers")
+    answers = trace.events("client_answers", *ANSWER_COLUMNS)
     told = rows(answers, (ints(answers, "verdict") != 0) & (answers["command"].to_numpy(dtype=object) == "cancel"))
     found.checked(len(told))
-    decided = outputs.drop_duplicates(["user_id", "request_id"])
+    decided = rows(outputs, is_first(outputs, ("user_id", "request_id")))
     answered = compare(decided, told, ("user_id", "request_id"), ("verdict", "verdict_reason"))
     which = ("request_id", "order_id", "user_id", "verdict")
     if trace.begins_at_one:
@@ -271,7 +276,7 @@ def cancel_honoured(trace: Trace) -> Verdict:
 def verdicts_of(trace: Trace, outputs: pd.DataFrame) -> pd.DataFrame:
     """Outputs with the `verdict` and `verdict_reason` that they give their submitter; 0 where they give none."""
     updates = trace.fund_updates
-    told = rows(updates, updates["request_id"].to_numpy(dtype=object) != "")
+    told = rows(updates, (updates["request_id"] != "").to_numpy(dtype=bool))
     (mine, theirs), size = codes(("partition", "offset"), outputs, told)
     verdict, reason = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
     verdict[theirs], reason[theirs] = ints(told, "verdict"), ints(told, "reason")

@@ -140,12 +140,12 @@ def _written(trace: Trace, table: str) -> pd.DataFrame:
 
 
 def _inserts(trace: Trace) -> pd.DataFrame:
-    cql = trace.events("cql")
+    columns = ("table", "order_id", "write_timestamp", "outcome", "started_t", "t")
+    cql = trace.events("cql", "operation", *columns)
     operation, distinct = pd.factorize(cql["operation"].to_numpy(dtype=object))
     is_insert = np.array([str(each).lower() == "insert" for each in distinct], dtype=bool)
     selected = is_insert[operation] & (ints(cql, "order_id") >= 0) if len(cql) else np.zeros(0, dtype=bool)
-    columns = ["table", "order_id", "write_timestamp", "outcome", "started_t", "t"]
-    return rows(cql[columns], selected)
+    return rows(cql, selected)
 
 
 def _first_per_order(placed: Ints, orders: Ints, moments: Ints) -> Ints:

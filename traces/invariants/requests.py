@@ -5,8 +5,8 @@ import pandas as pd
 
 from schema.codes import Outcome, Reason
 from schema.topics import FUND_UPDATES, ORDER_REQUESTS, ORDER_RESPONSES, VALIDATED_ORDERS
-from traces.invariants.lifecycle import verdicts_of
-from traces.matching_rows import codes, compare, ints, is_in, repeated, rows
+from traces.invariants.lifecycle import ANSWER_COLUMNS, verdicts_of
+from traces.matching_rows import codes, compare, ints, is_any, is_first, is_in, repeated, rows
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
 
@@ -26,7 +26,7 @@ def no_lost_ack(trace: Trace) -> Verdict:
     """
     found = Findings()
     outputs = verdicts_of(trace, trace.outputs)
-    answers = trace.events("client_answers")
+    answers = trace.events("client_answers", *ANSWER_COLUMNS)
     request = ("user_id", "request_id")
     where = (*request, "order_id", "partition", "output_seq")
     found.add("request is the input of more than one output", rows(outputs, repeated(outputs, request)), *where)
@@ -34,7 +34,7 @@ def no_lost_ack(trace: Trace) -> Verdict:
     found.add("record is the input of more than one output", rows(outputs, repeated(outputs, inputs)), *where)
 
     outcome = answers["outcome"].to_numpy(dtype=object)
-    for_engine = np.isin(answers["command"].to_numpy(dtype=str), _ORDER_COMMANDS)
+    for_engine = is_any(answers, "command", *_ORDER_COMMANDS)
     accepted = rows(answers, for_engine & (outcome == "accepted"))
     rejected = rows(
         answers,
@@ -56,7 +56,7 @@ def no_lost_ack(trace: Trace) -> Verdict:
 
 def _check_answers(found: Findings, outputs: pd.DataFrame, accepted: pd.DataFrame) -> None:
     """The order and verdict that clients were told are those of the output."""
-    decided = outputs.drop_duplicates(["user_id", "request_id"])
+    decided = rows(outputs, is_first(outputs, ("user_id", "request_id")))
     which = ("user_id", "request_id", "attempt", "command")
     compared = compare(decided, accepted, ("user_id", "request_id"), ("order_id",))
     found.add("client was told another order", compared.differing, *which, "differs")
