@@ -221,6 +221,18 @@ class Trace:
         return bool((self.events("phases")["phase"] == "settled").any())
 
     @cached_property
+    def rows_are_due(self) -> bool:
+        """Whether everything in the log had reached the store when its rows were read."""
+        return self.has_settled or (self.manifest.audit is not None and self.manifest.audit.rows_are_due)
+
+    def judged_by_row(self, orders: pd.DataFrame) -> pd.DataFrame:
+        """Those of some orders whose rows are judged: all, but in an audit those without a later event."""
+        audit = self.manifest.audit
+        if audit is None or not audit.later_orders:
+            return orders
+        return rows(orders, ~np.isin(orders["order_id"].to_numpy(), audit.later_orders))
+
+    @cached_property
     def struck_faults(self) -> frozenset[str]:
         """Names of the faults that struck."""
         return frozenset(str(name) for name in self.events("faults")["fault"].unique())

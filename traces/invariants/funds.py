@@ -174,10 +174,13 @@ def ledger_matches_balances(trace: Trace) -> Verdict:
         found.add(
             f"{column} is not the balance before plus the entry", rows(ordered, after != before + delta), *identity
         )
-    if trace.has_settled:
-        last = last_entries(trace).rename(
-            columns={"available_after": "available", "locked_after": "locked", "time_ns": "updated_at"}
-        )
+    if trace.rows_are_due:
+        last = last_entries(trace)
+        if trace.manifest.audit is not None:
+            key = ["user_id", "asset_id"]
+            later = pd.DataFrame(trace.manifest.audit.later_accounts, columns=key, dtype=np.int64)
+            last = rows(last, ~is_in(last, later, key))
+        last = last.rename(columns={"available_after": "available", "locked_after": "locked", "time_ns": "updated_at"})
         last = last.assign(write_timestamp=ints(last, "ledger_seq"))
         for look, when in trace.looks:
             final = trace.final("user_balances", look)

@@ -28,9 +28,9 @@ def placement_accounted(trace: Trace) -> Verdict:
     25 hours later the same is true: a live row never expires. A live row with a time to live would.
     """
     found = Findings()
-    if not trace.has_settled:
+    if not trace.rows_are_due:
         return found.verdict
-    orders = trace.placements.drop_duplicates("order_id")
+    orders = trace.judged_by_row(trace.placements.drop_duplicates("order_id"))
     placed = ints(orders, "order_id")
     completions = _count(placed, ints(trace.completions, "order_id"))
     found.checked(len(orders))

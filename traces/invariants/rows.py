@@ -10,7 +10,7 @@ from schema.codes import OrderStatus, OrderType, Outcome, Reason
 from schema.identifiers import INT64_MAX
 from schema.tables import FINISHED_ROW_TTL_S
 from schema.topics import BALANCE_EVENTS, ENGINE_OUTPUTS
-from traces.matching_rows import codes, compare, find, ints, is_in, repeated, rows
+from traces.matching_rows import Mask, codes, compare, find, ints, is_in, repeated, rows
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
 
@@ -45,17 +45,17 @@ def rows_complete(trace: Trace) -> Verdict:
     are gone. settlement_progress stands at the last record of each chained partition.
     """
     found = Findings()
-    if not trace.has_settled:
+    if not trace.rows_are_due:
         return found.verdict
-    orders = trace.once(expected_orders)
+    orders = trace.judged_by_row(trace.once(expected_orders))
     final = ~np.isin(ints(orders, "status"), (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED))
-    refused = trace.once(expected_refusals)
+    refused = trace.judged_by_row(trace.once(expected_refusals))
     sides = trace.once(expected_trade_sides)
     ledger = trace.once(expected_ledger)
     for look, when in trace.looks:
         history, lookup = trace.final("order_history", look), trace.final("order_lookup", look)
         active = trace.final("active_orders", look)
-        kept = orders if look == 0 else rows(orders, ~final)
+        kept = rows(orders, ~(final & may_have_expired(trace, orders))) if look == 0 else rows(orders, ~final)
         for what, expected, table, key in (
             ("placement without its lookup", kept, lookup, ("order_id",)),
             ("order without its history", orders, history, ROW_KEY),
@@ -79,7 +79,7 @@ def row_matches_engine(trace: Trace) -> Verdict:
     (an order's revision, a ledger sequence, an output sequence).
     """
     found = Findings()
-    if not trace.has_settled:
+    if not trace.rows_are_due:
         return found.verdict
     orders, refused = trace.once(expected_orders), trace.once(expected_refusals)
     histories = pd.concat([orders, refused], ignore_index=True) if len(refused) else orders
@@ -152,6 +152,15 @@ def one_row_per_order(trace: Trace) -> Verdict:
         nowhere = ~np.isin(ints(lookup, "order_id"), ints(active, "order_id"))
         found.add(f"lookup points at no row {when}", rows(lookup, nowhere & (look == 0)), *ROW_KEY)
     return found.verdict
+
+
+def may_have_expired(trace: Trace, orders: pd.DataFrame) -> Mask:
+    """Which orders, if they are finished, may have lost their row before an audit read it. A run is over sooner."""
+    audit = trace.manifest.audit
+    if audit is None:
+        return np.zeros(len(orders), dtype=bool)
+    expires_at = ints(orders, "updated_at") + (FINISHED_ROW_TTL_S - _TTL_SLACK_S) * 1_000_000_000
+    return np.asarray(expires_at <= audit.read_at_ns)
 
 
 def expected_orders(trace: Trace) -> pd.DataFrame:
@@ -285,6 +294,9 @@ def _check_progress(trace: Trace, found: Findings, look: int, when: str) -> None
     (chain,), _ = codes(("topic", "partition_id"), records)
     order = np.lexsort((ints(records, "sequence"), chain))
     last = records.iloc[order[np.r_[chain[order][1:] != chain[order][:-1], True]]]
+    if trace.manifest.audit is not None:
+        later = pd.DataFrame(trace.manifest.audit.later_chains, columns=["topic", "partition_id"])
+        last = rows(last, ~is_in(last, later.astype({"partition_id": np.int64}), ("topic", "partition_id")))
     compared = compare(
         last, trace.final("settlement_progress", look), ("topic", "partition_id"), ("sequence", "hash", "next_offset")
     )
