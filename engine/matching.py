@@ -156,12 +156,12 @@ class MatchingEngine:
         "_links_out",
         "_markets",
         "_orders",
-        "_user_partitions",
         "last_hash",
         "next_input_offset",
         "output_seq",
         "partition",
         "time_ns",
+        "user_partitions",
     )
 
     def __init__(self, topology: Topology, partition: int) -> None:
@@ -170,7 +170,7 @@ class MatchingEngine:
         self.last_hash = GENESIS_HASH
         self.time_ns = 0
         self.next_input_offset = 0
-        self._user_partitions = _UserPartitions(topology)
+        self.user_partitions = _UserPartitions(topology)
         # Live orders of all symbols: an order id is unique in the partition.
         self._orders: dict[OrderId, Order] = {}
         self._markets: dict[SymbolId, Market] = {
@@ -217,7 +217,7 @@ class MatchingEngine:
         self.output_seq = output_seq
         self.time_ns = time_ns
         user_id = command.user_id
-        user_partition = self._user_partitions[user_id]
+        user_partition = self.user_partitions[user_id]
         links_out = self._links_out
         links_out[user_partition] = link_seq = links_out.get(user_partition, 0) + 1
         submitter = FundUpdate(
@@ -503,7 +503,7 @@ class MatchingEngine:
         updates = [submitter]
         links_out = self._links_out
         for user_id, entries in met.items():
-            user_partition = self._user_partitions[user_id]
+            user_partition = self.user_partitions[user_id]
             links_out[user_partition] = link_seq = links_out.get(user_partition, 0) + 1
             updates.append(
                 FundUpdate(

@@ -5,6 +5,8 @@ The decisions are `engine.matching`'s, the ownership of partitions is `engine.ow
 
 from typing import TYPE_CHECKING, Final
 
+from aiokafka.structs import TopicPartition
+
 from engine.corruption import CorruptInputError
 from engine.matching import InvalidInputError, MatchingEngine
 from engine.ownership import OwnershipService
@@ -28,8 +30,8 @@ class MatchingCore:
     """A matching engine as a PartitionCore."""
 
     def __init__(self, topology: Topology, partition: int, engine: MatchingEngine | None = None) -> None:
-        self._topology = topology
-        self._partition = partition
+        self._outputs = TopicPartition(ENGINE_OUTPUTS, partition)
+        self._fund_updates = tuple(TopicPartition(FUND_UPDATES, number) for number in range(topology.user_partitions))
         self._engine = engine or MatchingEngine(topology, partition)
         self._not_announced: list[EngineOutput] = []
 
@@ -67,16 +69,16 @@ class MatchingCore:
                 f"output {output.output_seq} was committed with hash {committed_hash}, its input now gives {again.hash}"
             )
 
-    def decide(self, record: "ConsumerRecord[bytes, bytes]", outgoing: list[Outgoing]) -> None:
+    def decide(self, record: "ConsumerRecord[bytes, bytes]", outgoing: Outgoing) -> None:
         order = wire.VALIDATED_ORDER.decode(record.value)
         try:
             output, value, _ = self._engine.apply(order, record.topic, record.partition, record.offset)
         except InvalidInputError as error:
             raise CorruptInputError(str(error)) from error
-        outgoing.append(Outgoing(ENGINE_OUTPUTS, self._partition, value))
+        outgoing[self._outputs].append(value)
+        places, partitions = self._fund_updates, self._engine.user_partitions
         for update in output.fund_updates:
-            user_partition = self._topology.user_partition(update.user_id)
-            outgoing.append(Outgoing(FUND_UPDATES, user_partition, wire.encode(update)))
+            outgoing[places[partitions[update.user_id]]].append(wire.encode(update))
         self._not_announced.append(output)
 
     def announce(self, log: Log) -> None:

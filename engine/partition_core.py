@@ -6,20 +6,20 @@ them is said here, as a small protocol, so that the delicate part, ownership, is
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from schema.ports import Log
 
 if TYPE_CHECKING:
-    from aiokafka.structs import ConsumerRecord
+    from aiokafka.structs import ConsumerRecord, TopicPartition
 
 
-class Outgoing(NamedTuple):
-    """A record to send, to an explicit partition."""
+class Outgoing(dict["TopicPartition", list[bytes]]):
+    """Records to send, in order, by the explicit partition that they go to; a partition not named yet has none."""
 
-    topic: str
-    partition: int
-    value: bytes
+    def __missing__(self, place: "TopicPartition") -> list[bytes]:
+        values = self[place] = []
+        return values
 
 
 class PartitionCore(Protocol):
@@ -39,8 +39,8 @@ class PartitionCore(Protocol):
     def replay(self, value: bytes | None) -> None:
         """Follow a committed output. Raises WireError or CorruptInputError when it cannot be the next one."""
 
-    def decide(self, record: "ConsumerRecord[bytes, bytes]", outgoing: list[Outgoing]) -> None:
-        """Decide one input and append all that it sends; exactly one of these goes to the output topic.
+    def decide(self, record: "ConsumerRecord[bytes, bytes]", outgoing: Outgoing) -> None:
+        """Decide one input and append all that it sends; exactly one of these goes to the output partition.
 
         Raises WireError or CorruptInputError, with nothing changed or appended, when the input cannot be what was
         written: the partition must stop before it.

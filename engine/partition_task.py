@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import TopicPartition
@@ -19,15 +19,12 @@ from engine.partition_core import Outgoing, PartitionCore
 from engine.snapshots import Snapshot, SnapshotStore
 from engine.surroundings import Surroundings
 from engine.takeover import CorruptRecordError, recover
-from engine.transactions import FencedError, TransactionalWriter, TransactionFailedError
+from engine.transactions import UNKNOWN_OFFSET, FencedError, TransactionalWriter, TransactionFailedError
 from schema.ports import KafkaConsumer
 from schema.wire import WireError
 
 if TYPE_CHECKING:
-    from aiokafka.structs import ConsumerRecord, RecordMetadata
-
-_NO_OFFSET: Final = -1
-"""The offset of a delivery that the broker had seen before: it was written, it does not say where."""
+    from aiokafka.structs import ConsumerRecord
 
 
 class PartitionTask:
@@ -51,6 +48,7 @@ class PartitionTask:
         self._on_committed = on_committed
         self._on_fenced = on_fenced
         self._inputs = tuple(TopicPartition(topic, number) for topic in self._duty.input_topics)
+        self._output = TopicPartition(self._duty.output_topic, number)
         self._store = SnapshotStore(
             surroundings.disk, self._duty.service, number, self._duty.code_version, surroundings.log
         )
@@ -62,7 +60,7 @@ class PartitionTask:
         self._ending = asyncio.Event()
         self._failures = 0
         self._sequence_at_snapshot = 0
-        self._last_output_offset = _NO_OFFSET
+        self._last_output_offset = UNKNOWN_OFFSET
         self.task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -217,7 +215,7 @@ class PartitionTask:
                 await self._wake.wait()
             if self._ending.is_set():
                 return
-            batch = [inbox.popleft() for _ in range(min(len(inbox), settings.batch_records_max))]
+            batch = self._take(settings.batch_records_max)
             if self._is_paused and len(inbox) < settings.inbox_records_max // 2 and self._unreadable is None:
                 self._is_paused = False
                 self._consumer.resume(*self._inputs)
@@ -226,54 +224,56 @@ class PartitionTask:
             if interval and core.sequence - self._sequence_at_snapshot >= interval:
                 await self._save_snapshot(core)
 
+    def _take(self, records_max: int) -> "list[ConsumerRecord[bytes, bytes]]":
+        """The next records of the inbox."""
+        inbox = self._inbox
+        if len(inbox) > records_max:
+            return [inbox.popleft() for _ in range(records_max)]
+        batch = list(inbox)
+        inbox.clear()
+        return batch
+
     async def _transact(
         self, core: PartitionCore, writer: TransactionalWriter, batch: "list[ConsumerRecord[bytes, bytes]]"
     ) -> None:
         """Decide a batch and commit it whole. Of a batch with poison in it, what stands before the poison."""
-        outgoing: list[Outgoing] = []
+        outgoing = Outgoing()
         poison: CorruptRecordError | None = None
+        due = self._first_not_taken(core)
         for record in batch:
-            if self._was_taken(core, record):
-                self._log.warning(
-                    "input taken before", topic=record.topic, partition=record.partition, offset=record.offset
-                )
+            topic, offset = record.topic, record.offset
+            if offset < due.get(topic, 0):
+                self._log.warning("input taken before", topic=topic, partition=record.partition, offset=offset)
                 continue
             try:
                 core.decide(record, outgoing)
             except (CorruptInputError, WireError) as error:
-                poison = CorruptRecordError(record.topic, record.partition, record.offset, str(error))
+                poison = CorruptRecordError(topic, record.partition, offset, str(error))
                 poison.__cause__ = error
                 break
+            due[topic] = offset + 1
         if outgoing:
             offsets = {TopicPartition(topic, self._number): due for topic, due in self._next_offsets(core).items()}
-            delivered = await writer.write(outgoing, offsets, self._duty.service)
+            last_offsets = await writer.write(outgoing, offsets, self._duty.service)
             core.announce(self._log)
             self._failures = 0
             self._on_committed()
-            self._last_output_offset = self._offset_of_last_output(outgoing, delivered)
+            self._last_output_offset = last_offsets[self._output]
         if poison is not None:
             raise poison
 
-    def _was_taken(self, core: PartitionCore, record: "ConsumerRecord[bytes, bytes]") -> bool:
-        """Whether an output names this input, or one after it, already."""
-        due = core.next_offset(record.topic)
-        return due is not None and record.offset < due
+    def _first_not_taken(self, core: PartitionCore) -> dict[str, int]:
+        """Of each input the first offset that no output names yet; what stands before it is not decided again."""
+        return self._next_offsets(core)
 
     def _next_offsets(self, core: PartitionCore) -> dict[str, int]:
         """Where each input is to be read on, but for those that were never read."""
         due = {topic: core.next_offset(topic) for topic in self._duty.input_topics}
         return {topic: offset for topic, offset in due.items() if offset is not None}
 
-    def _offset_of_last_output(self, outgoing: list[Outgoing], delivered: "list[RecordMetadata]") -> int:
-        for sent, metadata in zip(reversed(outgoing), reversed(delivered), strict=True):
-            if sent.topic == self._duty.output_topic:
-                offset: int = metadata.offset
-                return offset
-        return _NO_OFFSET
-
     async def _save_snapshot(self, core: PartitionCore) -> None:
         """Between transactions, so all of the state is committed. A disk that fails costs a longer replay, no more."""
-        if self._last_output_offset == _NO_OFFSET:
+        if self._last_output_offset == UNKNOWN_OFFSET:
             return
         snapshot = Snapshot(
             core.sequence,

@@ -3,6 +3,8 @@
 What aiokafka does that this module exists for:
 
 * `commit_transaction` commits although deliveries have failed. So every delivery is awaited and examined first.
+* A record sent by itself costs a future and a wake-up. So what goes to one partition is sent as a batch, or as several
+  when it is much: each is delivered or fails as a whole.
 * A cancelled or timed-out commit goes on in the background, and its outcome is unknown. So every way out but a commit
   that returned raises, and the caller throws the state away and reads the log.
 * Deliveries of an idempotent producer are retried for ever. So the whole transaction has a deadline: the coordinator
@@ -12,7 +14,7 @@ What aiokafka does that this module exists for:
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
@@ -27,10 +29,15 @@ if TYPE_CHECKING:
 
     from aiokafka.structs import RecordMetadata, TopicPartition
 
+    from schema.ports import KafkaBatch
+
 _RECORD_OVERHEAD_BYTES: Final = 1024
 """More than the client adds to a record's value, so that a value of the largest size can be sent."""
 _PRODUCER_BATCH_BYTES: Final = 1024 * 1024
 """A transaction's records for one partition travel in one request up to this size."""
+
+UNKNOWN_OFFSET: Final = -1
+"""The offset of a delivery that the broker had seen before: it was written, it does not say where."""
 
 
 class TransactionFailedError(Exception):
@@ -63,24 +70,33 @@ class TransactionalWriter:
         await self._producer.start()
 
     async def write(
-        self, records: Sequence[Outgoing], offsets: "Mapping[TopicPartition, int]", group_id: str
-    ) -> "list[RecordMetadata]":
-        """Send records and the group's offsets in one transaction; returns where the records stand once committed.
+        self, outgoing: Outgoing, offsets: "Mapping[TopicPartition, int]", group_id: str
+    ) -> "dict[TopicPartition, int]":
+        """Send records and the group's offsets in one transaction; once committed, returns by partition where the last
+        of its records stands, or UNKNOWN_OFFSET.
 
         Raises FencedError, or TransactionFailedError when it was not committed or the outcome is unknown, as it is when
         this is cancelled. The writer is of no use after any of these but to be closed.
         """
-        deliveries: list[Future[RecordMetadata]] = []
+        deliveries: list[tuple[TopicPartition, int, Future[RecordMetadata]]] = []
         producer = self._producer
         try:
             async with asyncio.timeout(self._settings.transaction_timeout_ms / 1000):
                 await producer.begin_transaction()
-                for topic, partition, value in records:
-                    deliveries.append(await producer.send(topic, value, partition=partition))
+                for place, values in outgoing.items():
+                    topic, partition = place
+                    for batch in self._batches(values):
+                        delivery = await producer.send_batch(batch, topic, partition=partition)
+                        deliveries.append((place, batch.record_count(), delivery))
+                last_offsets: dict[TopicPartition, int] = {}
+                for place, count, delivery in deliveries:
+                    offset = (await delivery).offset
+                    last_offsets[place] = UNKNOWN_OFFSET if offset == UNKNOWN_OFFSET else offset + count - 1
+                # Not while records are under way: a coordinator that is adding to the transaction cannot verify it for
+                # their brokers, which then refuse them as with too few replicas (KIP-890), and the client backs off.
                 await producer.send_offsets_to_transaction(offsets, group_id)
-                delivered = [await delivery for delivery in deliveries]
                 await producer.commit_transaction()
-                return delivered
+                return last_offsets
         except Exception as error:
             # Whatever it was (aiokafka raises AssertionError too): a commit that returned is the only success there is.
             if _is_fencing(error):
@@ -88,11 +104,23 @@ class TransactionalWriter:
             await self._abort()
             raise TransactionFailedError(f"{self._transactional_id}: {error!r}") from error
         finally:
-            for delivery in deliveries:
+            for _, _, delivery in deliveries:
                 if delivery.done():
                     _look_at(delivery)
                 else:
                     delivery.add_done_callback(_look_at)
+
+    def _batches(self, values: list[bytes]) -> "Iterator[KafkaBatch]":
+        """The values in batches as large as the client makes them; a value larger than that has one for itself."""
+        batch = self._producer.create_batch()
+        for value in values:
+            if batch.append(timestamp=None, key=None, value=value) is None:
+                batch.close()
+                yield batch
+                batch = self._producer.create_batch()
+                batch.append(timestamp=None, key=None, value=value)
+        batch.close()
+        yield batch
 
     async def _abort(self) -> None:
         """Hasten the end of a transaction, so that readers need not wait for its time-out. It ends anyhow."""

@@ -7,6 +7,8 @@ balance event that records its offset, and the service goes on; anything wrong w
 
 from typing import TYPE_CHECKING, Final
 
+from aiokafka.structs import TopicPartition
+
 from engine.corruption import CorruptInputError
 from engine.ownership import OwnershipService
 from engine.ownership_settings import OwnershipSettings
@@ -26,6 +28,7 @@ from schema.topics import (
     VALIDATED_ORDERS,
     Topology,
 )
+from schema.wire import encode
 
 if TYPE_CHECKING:
     from aiokafka.structs import ConsumerRecord
@@ -38,15 +41,20 @@ DEAD_LETTER_BYTES_MAX: Final = 64 * 1024
 """How much of a record a dead letter keeps. A record of the largest size would make a letter too large to send."""
 
 _ACCEPTED: Final = int(Outcome.ACCEPTED)
+_DEAD_LETTERS: Final = TopicPartition(DEAD_LETTERS, 0)
 
 
 class UbsPartitionCore:
     """A balance core as a PartitionCore."""
 
     def __init__(self, topology: Topology, partition: int, core: BalanceCore | None = None) -> None:
-        self._partition = partition
         self._core = core or BalanceCore(topology, partition)
         self._not_announced: list[Decision] = []
+        self._events = TopicPartition(BALANCE_EVENTS, partition)
+        self._responses = TopicPartition(ORDER_RESPONSES, partition)
+        self._validated = tuple(
+            TopicPartition(VALIDATED_ORDERS, number) for number in range(topology.symbol_partitions)
+        )
 
     @classmethod
     def restore(cls, topology: Topology, partition: int, data: bytes) -> "UbsPartitionCore":
@@ -68,7 +76,7 @@ class UbsPartitionCore:
         event, event_hash = wire.BALANCE_EVENT.unseal(value)
         self._core.fold(event, event_hash)
 
-    def decide(self, record: "ConsumerRecord[bytes, bytes]", outgoing: list[Outgoing]) -> None:
+    def decide(self, record: "ConsumerRecord[bytes, bytes]", outgoing: Outgoing) -> None:
         if record.topic == ORDER_REQUESTS:
             self._decide_request(record, outgoing)
         elif record.topic == FUND_UPDATES:
@@ -78,24 +86,24 @@ class UbsPartitionCore:
         else:
             raise CorruptInputError(f"{record.topic} is not an input of this service")
 
-    def _decide_request(self, record: "ConsumerRecord[bytes, bytes]", outgoing: list[Outgoing]) -> None:
+    def _decide_request(self, record: "ConsumerRecord[bytes, bytes]", outgoing: Outgoing) -> None:
         place = (record.topic, record.partition, record.offset)
         try:
             request = read_request(record.value)
         except wire.WireError as error:
             self._send(self._core.apply_undecodable(*place), outgoing)
             letter = DeadLetter(*place, str(error), (record.value or b"")[:DEAD_LETTER_BYTES_MAX])
-            outgoing.append(Outgoing(DEAD_LETTERS, 0, wire.encode(letter)))
+            outgoing[_DEAD_LETTERS].append(encode(letter))
             return
         self._send(self._core.apply_request(request, *place), outgoing)
 
-    def _send(self, decision: Decision, outgoing: list[Outgoing]) -> None:
-        outgoing.append(Outgoing(BALANCE_EVENTS, self._partition, decision.value))
-        if decision.response is not None:
-            outgoing.append(Outgoing(ORDER_RESPONSES, self._partition, wire.encode(decision.response)))
-        if decision.validated is not None:
-            partition = decision.event.validated_partition
-            outgoing.append(Outgoing(VALIDATED_ORDERS, partition, wire.encode(decision.validated)))
+    def _send(self, decision: Decision, outgoing: Outgoing) -> None:
+        event, value, _, response, validated = decision
+        outgoing[self._events].append(value)
+        if response is not None:
+            outgoing[self._responses].append(encode(response))
+        if validated is not None:
+            outgoing[self._validated[event.validated_partition]].append(encode(validated))
         self._not_announced.append(decision)
 
     def announce(self, log: Log) -> None:

@@ -14,7 +14,7 @@ from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from schema.ports import KafkaClients, KafkaConsumer, KafkaProducer
+from schema.ports import KafkaBatch, KafkaClients, KafkaConsumer, KafkaProducer
 from schema.tables import KEYSPACE
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ class _Producer:
         self.start = producer.start
         self.stop = producer.stop
         self.flush = producer.flush
+        self.create_batch = producer.create_batch
         self.begin_transaction = producer.begin_transaction
         self.commit_transaction = producer.commit_transaction
         self.abort_transaction = producer.abort_transaction
@@ -131,6 +132,9 @@ class _Producer:
         timestamp_ms: int | None = None,
     ) -> "RecordMetadata":
         return await self._producer.send_and_wait(self._namespace.outside(topic), value, key, partition, timestamp_ms)
+
+    async def send_batch(self, batch: KafkaBatch, topic: str, *, partition: int) -> "Future[RecordMetadata]":
+        return await self._producer.send_batch(batch, self._namespace.outside(topic), partition=partition)
 
     def transaction(self) -> AbstractAsyncContextManager[object]:
         return self._producer.transaction()

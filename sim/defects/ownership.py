@@ -1,7 +1,7 @@
 """Defects in how partitions are owned: transactions, fencing, resume points, snapshots, input queues."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -69,23 +69,26 @@ def _hands_over_consumer(intact: Callable[..., Any]) -> Callable[..., Any]:
 
 def _sends_then_commits(intact: Callable[..., Any]) -> Callable[..., Any]:
     async def write(
-        self: Any, records: Sequence[Outgoing], offsets: Mapping[TopicPartition, int], group_id: str
-    ) -> list[RecordMetadata]:
+        self: Any, outgoing: Outgoing, offsets: Mapping[TopicPartition, int], group_id: str
+    ) -> dict[TopicPartition, int]:
+        last_offsets: dict[TopicPartition, int]
         if not self.is_plain:
-            written: list[RecordMetadata] = await intact(self, records, offsets, group_id)
-            return written
-        deliveries: list[Future[RecordMetadata]] = []
+            last_offsets = await intact(self, outgoing, offsets, group_id)
+            return last_offsets
+        deliveries: list[tuple[TopicPartition, Future[RecordMetadata]]] = []
         try:
             async with asyncio.timeout(self._settings.transaction_timeout_ms / 1000):
-                for topic, partition, value in records:
-                    deliveries.append(await self._producer.send(topic, value, partition=partition))
-                delivered = [await delivery for delivery in deliveries]
+                for place, values in outgoing.items():
+                    for value in values:
+                        delivery = await self._producer.send(place.topic, value, partition=place.partition)
+                        deliveries.append((place, delivery))
+                last_offsets = {place: (await delivery).offset for place, delivery in deliveries}
                 await self.consumer.commit(offsets)
-                return delivered
+                return last_offsets
         except Exception as error:
             raise TransactionFailedError(f"{self._transactional_id}: {error!r}") from error
         finally:
-            for delivery in deliveries:
+            for _, delivery in deliveries:
                 delivery.add_done_callback(_look_at)
 
     return write
@@ -103,8 +106,8 @@ class _UnexaminedProducer:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._producer, name)
 
-    async def send(self, topic: str, value: bytes | None = None, **options: Any) -> "Future[RecordMetadata]":
-        delivery = await self._producer.send(topic, value, **options)
+    async def send_batch(self, batch: Any, topic: str, **options: Any) -> "Future[RecordMetadata]":
+        delivery = await self._producer.send_batch(batch, topic, **options)
         unexamined: Future[RecordMetadata] = asyncio.get_running_loop().create_future()
 
         def over(ended: "Future[RecordMetadata]") -> None:
@@ -163,18 +166,18 @@ def _from_group_offset(intact: Callable[..., Any]) -> Callable[..., Any]:
     return take_over
 
 
-def _never_taken(_intact: Callable[..., bool]) -> Callable[..., bool]:
-    def was_taken(self: PartitionTask, *_arguments: object) -> bool:
-        return False
+def _nothing_taken(_intact: Callable[..., dict[str, int]]) -> Callable[..., dict[str, int]]:
+    def first_not_taken(self: PartitionTask, _core: PartitionCore) -> dict[str, int]:
+        return {}
 
-    return was_taken
+    return first_not_taken
 
 
 # Snapshots.
 
 
 def _remembers_book_before(intact: Callable[..., None]) -> Callable[..., None]:
-    def decide(self: Any, record: "ConsumerRecord[bytes, bytes]", outgoing: list[Outgoing]) -> None:
+    def decide(self: Any, record: "ConsumerRecord[bytes, bytes]", outgoing: Outgoing) -> None:
         self.state_before = self._engine.snapshot()
         intact(self, record, outgoing)
 
@@ -232,7 +235,7 @@ DEFECTS = (
         ("no-lost-ack", "converges"),
         (
             Replacement(PartitionTask, "_take_over", _from_group_offset),
-            Replacement(PartitionTask, "_was_taken", _never_taken),
+            Replacement(PartitionTask, "_first_not_taken", _nothing_taken),
         ),
     ),
     Defect(

@@ -15,7 +15,7 @@ What production meets of the real client, and this one keeps:
   `begin_transaction` with an AssertionError (an invalid transition of the real client's state machine);
 - a broken connection while looking for the transaction coordinator kills the sender (`KafkaError`).
 
-Not modelled: compression, `create_batch`/`send_batch`, security.
+Not modelled: compression, security, a batch submitted while it is still open.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from asyncio import Future, Task
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from aiokafka.errors import (
     BrokerResponseError,
@@ -56,15 +56,16 @@ from aiokafka.structs import OffsetAndMetadata, RecordMetadata, TopicPartition
 from aiokafka.util import INTEGER_MAX_VALUE, commit_structure_validate
 
 from sim.kafka.broker import ACKS_ALL
-from sim.kafka.log import BATCH_OVERHEAD_BYTES, Batch, Record
+from sim.kafka.log import Batch
+from sim.kafka.pending import BatchBuilder, PendingBatch, Serializer, header_bytes
 from sim.kafka.settings import UnsupportedSetting, refuse_unsupported
 from sim.kafka.transport import Metadata, Transport
 
 if TYPE_CHECKING:
+    from schema.ports import KafkaBatch
     from sim.hosts import Incarnation
     from sim.kafka.cluster import KafkaCluster
 
-Serializer = Callable[[object], bytes]
 Partitioner = Callable[[bytes | None, list[int], list[int]], int]
 
 UNINITIALIZED = "UNINITIALIZED"
@@ -81,8 +82,6 @@ _ENTERED_FROM = {
     ABORTING: (IN_TRANSACTION,),
 }
 
-_RECORD_BYTES = 12
-"""What a record takes in a batch beside its key, value and headers, about: lengths and deltas are varints."""
 _SURELY_FITS_BYTES = 4096
 _CONCURRENT_BACKOFF_S = 0.02
 _COORDINATOR_LOST = (NodeNotReadyError, RequestTimedOutError, CoordinatorNotAvailableError, NotCoordinatorError)
@@ -91,58 +90,6 @@ _RETRIED = (ConcurrentTransactions, CoordinatorLoadInProgressError, UnknownTopic
 
 class _Cancellable(Protocol):
     def cancel(self) -> None: ...
-
-
-class _PendingBatch:
-    """A batch at the client: records with their futures, until delivered or failed."""
-
-    __slots__ = ("created_s", "done", "drained", "futures", "is_closed", "records", "size_bytes", "tp", "wire")
-
-    def __init__(self, tp: TopicPartition, created_s: float, loop: asyncio.AbstractEventLoop) -> None:
-        self.tp = tp
-        self.created_s = created_s
-        self.records: list[Record] = []
-        self.futures: list[Future[RecordMetadata | None]] = []
-        self.size_bytes = BATCH_OVERHEAD_BYTES
-        self.is_closed = False
-        self.wire: Batch | None = None  # set when first taken: then the batch has its sequence
-        self.done: Future[None] = loop.create_future()
-        self.drained: Future[None] | None = None
-
-    def wake_drain(self, error: BaseException | None = None) -> None:
-        if self.drained is not None and not self.drained.done():
-            if error is None:
-                self.drained.set_result(None)
-            else:
-                self.drained.set_exception(copy.copy(error))
-        self.drained = None
-
-    def deliver(self, base_offset: int, log_start_offset: int) -> None:
-        tp = self.tp
-        topic, partition = tp
-        timestamp_ms = self.records[0][0]  # of the first record, for all: as the real client has it
-        offset = base_offset
-        new = tuple.__new__  # a third of the cost of calling the class, once per record
-        for future in self.futures:
-            if not future.done():
-                fields = (topic, partition, tp, offset, timestamp_ms, 0, log_start_offset)
-                future.set_result(new(RecordMetadata, fields))
-            offset += 1
-        self.done.set_result(None)
-
-    def deliver_unacknowledged(self) -> None:
-        for future in self.futures:
-            if not future.done():
-                future.set_result(None)
-        self.done.set_result(None)
-
-    def fail(self, error: BaseException) -> None:
-        for future in self.futures:
-            if not future.done():
-                future.set_exception(copy.copy(error))
-        if not self.done.done():
-            self.done.set_result(None)
-        self.wake_drain(error)
 
 
 class Producer:
@@ -198,9 +145,9 @@ class Producer:
         self._transactional_id = transactional_id
         self._transaction_timeout_ms = transaction_timeout_ms
         # Batches waiting to be sent, by partition in order of arrival; the last one takes new records.
-        self._batches: dict[TopicPartition, deque[_PendingBatch]] = {}
+        self._batches: dict[TopicPartition, deque[PendingBatch]] = {}
         self._tps: dict[tuple[str, int], TopicPartition] = {}
-        self._sent: dict[_PendingBatch, None] = {}
+        self._sent: dict[PendingBatch, None] = {}
         self._busy: dict[int, None] = {}
         self._muted: dict[TopicPartition, None] = {}
         self._sequences: dict[TopicPartition, int] = {}
@@ -255,8 +202,8 @@ class Producer:
 
     async def flush(self) -> None:
         """Wait until every batch there is now has been delivered or has failed."""
-        waiters = [batch.done for batches in self._batches.values() for batch in batches]
-        waiters += [batch.done for batch in self._sent]
+        waiters = [batch.end(self._loop) for batches in self._batches.values() for batch in batches]
+        waiters += [batch.end(self._loop) for batch in self._sent]
         if waiters:
             await asyncio.wait(waiters)
 
@@ -296,27 +243,29 @@ class Producer:
             key = self._key_serializer(key)
         if self._value_serializer is not None:
             value = self._value_serializer(value)
-        size = _RECORD_BYTES
+        # The size on the wire, to the byte: lengths and deltas are zigzag varints of `(n.bit_length() + 7) // 7` bytes,
+        # what is missing has length -1. Here what does not depend on the batch: attributes, key, value, headers.
+        content_bytes = 4
         if value is not None:
             if not isinstance(value, bytes):
                 raise TypeError(f"Unsupported type for value: {type(value)}")
-            size += len(value)
+            length = len(value)
+            content_bytes += length + length.bit_length() // 7
         if key is not None:
             if not isinstance(key, bytes):
                 raise TypeError(f"Unsupported type for key: {type(key)}")
-            size += len(key)
+            length = len(key)
+            content_bytes += length + length.bit_length() // 7
         if headers:
-            size += sum(len(name.encode()) + len(content or b"") + 4 for name, content in headers)
-        if size + _SURELY_FITS_BYTES > self._max_request_size:
+            content_bytes += header_bytes(headers)
+        if content_bytes + _SURELY_FITS_BYTES > self._max_request_size:
             self._refuse_too_large(key, value, headers)
         if partition is None:
             partition = self._choose_partition(topic, count, key)
         else:
             assert partition >= 0
             assert partition < count, "Unrecognized partition"
-        tp = self._tps.get((topic, partition))
-        if tp is None:
-            tp = self._tps[topic, partition] = TopicPartition(topic, partition)
+        tp = self._tps.get((topic, partition)) or self._topic_partition(topic, partition)
         timeout_s = self._request_timeout_s
         while True:
             if self._is_closed:
@@ -326,27 +275,32 @@ class Producer:
             waiting = self._batches.get(tp)
             if waiting:
                 batch = waiting[-1]
-                fits = not batch.is_closed and (batch.size_bytes + size <= self._max_batch_size or not batch.records)
             else:
-                if self._transactional_id is not None:
-                    assert self._state == IN_TRANSACTION
-                    if tp not in self._added:
-                        self._to_add[tp] = None
-                batch = _PendingBatch(tp, self._loop.time(), self._loop)
+                self._cover(tp)
+                batch = PendingBatch(tp, self._loop.time())
                 self._batches[tp] = deque((batch,))
-                fits = True
-            if fits:
+            records = batch.records
+            stamp_ms = self._wall.now_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
+            if not records:
+                size = content_bytes + 2
+                size += (size.bit_length() + 7) // 7
                 break
+            if not batch.is_closed:
+                delta_ms = stamp_ms - records[0][0]
+                delta_bytes = ((delta_ms if delta_ms >= 0 else ~delta_ms).bit_length() + 7) // 7
+                size = content_bytes + delta_bytes + (len(records).bit_length() + 7) // 7
+                size += (size.bit_length() + 7) // 7
+                if batch.size_bytes + size <= self._max_batch_size:
+                    break
             batch.is_closed = True
             self._wake()
             timeout_s = await self._wait_drained(batch, timeout_s)
-        if timestamp_ms is None:
-            timestamp_ms = self._wall.now_ns() // 1_000_000
         future: Future[RecordMetadata] = Future(loop=self._loop)
-        batch.records.append((timestamp_ms, key, value, tuple(headers) if headers else ()))
+        records.append((stamp_ms, key, value, tuple(headers) if headers else ()))
         batch.futures.append(future)
         batch.size_bytes += size
-        if not self._pump_scheduled:
+        # Of a plain producer's records those for a busy broker are looked at when it is free again.
+        if self._transactional_id is not None or self._metadata.leaders.get(tp) not in self._busy:
             self._wake()
         return future
 
@@ -362,9 +316,48 @@ class Producer:
         """Send a record and wait until it is stored."""
         return await (await self.send(topic, value, key, partition, timestamp_ms, headers))
 
-    def create_batch(self) -> object:
-        """Not modelled."""
-        raise UnsupportedSetting("create_batch and send_batch are not modelled")
+    def create_batch(self) -> BatchBuilder:
+        """An empty batch to fill and hand to `send_batch`."""
+        return BatchBuilder(self._max_batch_size, self._wall, self._key_serializer, self._value_serializer)
+
+    async def send_batch(self, batch: KafkaBatch, topic: str, *, partition: int) -> Future[RecordMetadata]:
+        """Send the records of a closed batch together; waits while any are waiting for that partition.
+
+        The future tells the offset of the first one; it has no timestamp.
+        """
+        count = self._metadata.partition_counts.get(topic)
+        if count is None:
+            count = await self._metadata.wait_for_topic(topic)
+        assert partition >= 0
+        assert partition < count, "Unrecognized partition"
+        if self._transactional_id is not None and self._state != IN_TRANSACTION:
+            raise IllegalOperation("Can't send messages while not in transaction")
+        assert isinstance(batch, BatchBuilder)
+        if not batch.closed() or not batch.records:
+            raise UnsupportedSetting("submitting a batch that is open or empty is not modelled")
+        if self._is_closed:
+            raise ProducerClosed()
+        if self._error is not None:
+            raise copy.copy(self._error)
+        tp = self._topic_partition(topic, partition)
+        timeout_s = self._request_timeout_s
+        while waiting := self._batches.get(tp):
+            timeout_s = await self._wait_drained(waiting[-1], timeout_s)
+        self._cover(tp)
+        delivery: Future[RecordMetadata | None] = Future(loop=self._loop)
+        self._batches[tp] = deque((PendingBatch.of(batch, tp, self._loop.time(), delivery),))
+        self._wake()
+        return cast("Future[RecordMetadata]", delivery)
+
+    def _topic_partition(self, topic: str, partition: int) -> TopicPartition:
+        return self._tps.setdefault((topic, partition), TopicPartition(topic, partition))
+
+    def _cover(self, tp: TopicPartition) -> None:
+        """Have the transaction, if there is one, cover the partition before anything is sent there."""
+        if self._transactional_id is not None:
+            assert self._state == IN_TRANSACTION
+            if tp not in self._added:
+                self._to_add[tp] = None
 
     def _refuse_too_large(
         self, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] | None
@@ -385,7 +378,7 @@ class Producer:
             return self._cluster.client_stream.choice(available or numbers)
         return (int(murmur2(key)) & 0x7FFFFFFF) % count
 
-    async def _wait_drained(self, batch: _PendingBatch, timeout_s: float) -> float:
+    async def _wait_drained(self, batch: PendingBatch, timeout_s: float) -> float:
         started_s = self._loop.time()
         if batch.drained is None:
             batch.drained = self._loop.create_future()
@@ -487,7 +480,7 @@ class Producer:
         now_s = self._loop.time()
         linger_left_s = 0.0
         leader_unknown = False
-        requests: dict[int, list[_PendingBatch]] = {}
+        requests: dict[int, list[PendingBatch]] = {}
         for tp in list(self._batches):
             if tp in self._muted or tp in self._to_add:
                 continue
@@ -532,7 +525,7 @@ class Producer:
 
         refreshing.add_done_callback(again)
 
-    def _take(self, tp: TopicPartition) -> _PendingBatch:
+    def _take(self, tp: TopicPartition) -> PendingBatch:
         waiting = self._batches[tp]
         batch = waiting.popleft()
         if not waiting:
@@ -555,7 +548,7 @@ class Producer:
         self._sent[batch] = None
         return batch
 
-    def _produce(self, leader: int, batches: list[_PendingBatch]) -> None:
+    def _produce(self, leader: int, batches: list[PendingBatch]) -> None:
         self._busy[leader] = None
         content: dict[TopicPartition, Batch] = {}
         for batch in batches:
@@ -572,14 +565,14 @@ class Producer:
             call.forget()
             self._loop.call_soon(self._produced_unacknowledged, leader, batches)
 
-    def _produced_unacknowledged(self, leader: int, batches: list[_PendingBatch]) -> None:
+    def _produced_unacknowledged(self, leader: int, batches: list[PendingBatch]) -> None:
         for batch in batches:
             del self._sent[batch]
             batch.deliver_unacknowledged()
         self._release(leader, batches, [])
 
-    def _produced(self, leader: int, batches: list[_PendingBatch], error: KafkaError | None, result: object) -> None:
-        again: list[_PendingBatch] = []
+    def _produced(self, leader: int, batches: list[PendingBatch], error: KafkaError | None, result: object) -> None:
+        again: list[PendingBatch] = []
         if error is not None:
             if error.invalid_metadata:
                 self._metadata.refresh()
@@ -603,29 +596,31 @@ class Producer:
         else:
             self._release(leader, batches, again)
 
-    def _fail_or_retry(self, batch: _PendingBatch, error: KafkaError, again: list[_PendingBatch]) -> None:
+    def _fail_or_retry(self, batch: PendingBatch, error: KafkaError, again: list[PendingBatch]) -> None:
         expired = not self._is_idempotent and self._loop.time() - batch.created_s > self._request_timeout_s
         if error.retriable and not expired:
             again.append(batch)
         elif self._sent.pop(batch, batch) is None:
             batch.fail(error)
 
-    def _backoff_over(self, leader: int, batches: list[_PendingBatch], again: list[_PendingBatch]) -> None:
+    def _backoff_over(self, leader: int, batches: list[PendingBatch], again: list[PendingBatch]) -> None:
         pending = self._metadata.pending
         if pending is not None:
             pending.add_done_callback(lambda _done: self._release(leader, batches, again))
         else:
             self._release(leader, batches, again)
 
-    def _release(self, leader: int, batches: list[_PendingBatch], again: list[_PendingBatch]) -> None:
+    def _release(self, leader: int, batches: list[PendingBatch], again: list[PendingBatch]) -> None:
         for batch in again:
             if self._sent.pop(batch, batch) is None:
                 self._batches.setdefault(batch.tp, deque()).appendleft(batch)
         self._busy.pop(leader, None)
         for batch in batches:
             self._muted.pop(batch.tp, None)
-        self._notify_idle()
-        self._wake()
+        if self._idle_waiters:
+            self._notify_idle()
+        if self._batches or self._transactional_id is not None:
+            self._wake()
 
     def _notify_idle(self) -> None:
         waiters, self._idle_waiters = self._idle_waiters, []
