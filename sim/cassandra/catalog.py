@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sim.cassandra import statements as st
-from sim.cassandra.errors import ServerRefusal, already_exists, bad_configuration, invalid, unsupported
+from sim.cassandra.errors import ServerRefusal, already_exists, bad_configuration, invalid, syntax_error, unsupported
 from sim.cassandra.types import CqlType, Descending, cql_type
 
 PARTITION, CLUSTERING, STATIC, REGULAR = "partition", "clustering", "static", "regular"
@@ -27,6 +27,9 @@ _INERT_OPTIONS = frozenset(
         """,
     )
 )
+
+
+_OPTIONS_NOT_SIMULATED = frozenset({"cdc", "id", "allow_auto_snapshot", "incremental_backups"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,8 +181,23 @@ class Catalog:
             raise invalid(f"Keyspace '{name}' does not exist")
         return keyspace
 
+    def keyspace_to_change(self, name: str | None) -> Keyspace:
+        """The keyspace for a schema statement, whose messages are worded differently."""
+        if name is not None and name not in self.keyspaces:
+            raise invalid(f"Keyspace '{name}' doesn't exist")
+        return self.keyspace(name)
+
+    def table_to_change(self, name: st.TableName, default_keyspace: str | None) -> Table:
+        """The table for a schema statement."""
+        keyspace = self.keyspace_to_change(name.keyspace or default_keyspace)
+        if name.table not in keyspace.tables:
+            raise invalid(f"Table '{keyspace.name}.{name.table}' doesn't exist")
+        return keyspace.tables[name.table]
+
     def table(self, name: st.TableName, default_keyspace: str | None) -> Table:
         """The table that a statement means."""
+        if name.keyspace is not None and name.keyspace not in self.keyspaces:
+            raise invalid(f"keyspace {name.keyspace} does not exist")
         keyspace = self.keyspace(name.keyspace or default_keyspace)
         table = keyspace.tables.get(name.table)
         if table is None:
@@ -215,14 +233,14 @@ class Catalog:
         """The tables that are gone with it."""
         if statement.if_exists and statement.name not in self.keyspaces:
             return []
-        keyspace = self.keyspace(statement.name)
+        keyspace = self.keyspace_to_change(statement.name)
         del self.keyspaces[statement.name]
         self.version += 1
         return list(keyspace.tables.values())
 
     def create_table(self, statement: st.CreateTable, default_keyspace: str | None) -> bool:
         """True when the table was made, False when it was there and that was allowed."""
-        keyspace = self.keyspace(statement.table.keyspace or default_keyspace)
+        keyspace = self.keyspace_to_change(statement.table.keyspace or default_keyspace)
         name = statement.table.table
         if name in keyspace.tables:
             if statement.if_not_exists:
@@ -234,7 +252,7 @@ class Catalog:
 
     def add_columns(self, statement: st.AlterTableAdd, default_keyspace: str | None) -> bool:
         """ALTER TABLE ... ADD; columns that exist are passed over if that was allowed."""
-        table = self.table(statement.table, default_keyspace)
+        table = self.table_to_change(statement.table, default_keyspace)
         added = False
         for definition in statement.columns:
             if definition.name in table.columns:
@@ -253,7 +271,7 @@ class Catalog:
     def drop_table(self, statement: st.DropTable, default_keyspace: str | None) -> Table | None:
         """The table that is gone, None when there was none and that was allowed."""
         try:
-            table = self.table(statement.table, default_keyspace)
+            table = self.table_to_change(statement.table, default_keyspace)
         except ServerRefusal:
             if statement.if_exists:
                 return None
@@ -271,11 +289,24 @@ def _make_table(keyspace: Keyspace, statement: st.CreateTable) -> Table:
             raise invalid(f"Duplicate column '{definition.name}' declaration for table '{name}'")
         defined[definition.name] = definition
     keys = statement.partition_key + statement.clustering_key
-    if len(dict.fromkeys(keys)) < len(keys):
-        raise invalid(f"Duplicate column in the PRIMARY KEY of table '{name}'")
+    for place, key in enumerate(keys):
+        if key in keys[:place]:
+            raise invalid(f"Duplicate column '{key}' in PRIMARY KEY clause for table '{name}'")
     ordered = tuple(column for column, _ in statement.clustering_order)
+    strangers = [column for column in ordered if column not in statement.clustering_key]
+    if strangers:
+        raise invalid(
+            "Only clustering key columns can be defined in CLUSTERING ORDER directive: "
+            f"[{', '.join(strangers)}] are not clustering columns"
+        )
+    for column in statement.clustering_key if ordered else ():
+        if column not in ordered:
+            raise invalid(f"Missing CLUSTERING ORDER for column {column}")
     if ordered and ordered != statement.clustering_key:
-        raise invalid("The CLUSTERING ORDER must name all clustering columns, in the order of the PRIMARY KEY")
+        raise invalid(
+            "The order of columns in the CLUSTERING ORDER directive must match that of the clustering columns "
+            f"({', '.join(statement.clustering_key)})"
+        )
     descending = dict(statement.clustering_order)
     columns = []
     for key in keys:
@@ -300,11 +331,15 @@ def _make_table(keyspace: Keyspace, statement: st.CreateTable) -> Table:
     if read_repair not in ("BLOCKING", "NONE"):
         raise bad_configuration(f"Invalid value {read_repair} for option 'read_repair'")
     default_ttl = options.pop("default_time_to_live", "0")
-    if not default_ttl.isdigit():
-        raise bad_configuration(f"default_time_to_live must be a number of seconds, not {default_ttl}")
+    if not default_ttl.removeprefix("-").isdigit():
+        raise syntax_error(f"Invalid integer value {default_ttl} for 'default_time_to_live'")
+    if int(default_ttl) < 0:
+        raise bad_configuration(f"default_time_to_live must be greater than or equal to 0 (got {default_ttl})")
     for option in options:
-        if option not in _INERT_OPTIONS:
+        if option in _OPTIONS_NOT_SIMULATED:
             raise unsupported(f"the table option {option}")
+        if option not in _INERT_OPTIONS:
+            raise syntax_error(f"Unknown property '{option}'")
     return Table(
         keyspace.name,
         name,

@@ -15,7 +15,7 @@ from lark import Lark, Token, Transformer, v_args
 from lark.exceptions import UnexpectedInput, VisitError
 
 from sim.cassandra import statements as st
-from sim.cassandra.errors import ServerRefusal, syntax_error, unsupported
+from sim.cassandra.errors import ServerRefusal, invalid, syntax_error, unsupported
 
 # Words that cannot name a column or table unless quoted (Cassandra 5.0, appendix A of the CQL reference).
 RESERVED_WORDS = frozenset(
@@ -304,9 +304,7 @@ class _Build(Transformer[Token, Any]):
         return "ttl", term
 
     def using(self, *options: tuple[str, st.Term]) -> st.Using:
-        given = dict(options)
-        if len(given) < len(options):
-            raise syntax_error("a USING option is given twice")
+        given = dict(options)  # of an option that is given twice the last counts, as in Cassandra
         return st.Using(given.get("timestamp"), given.get("ttl"))
 
     def insert(
@@ -448,8 +446,10 @@ class _Build(Transformer[Token, Any]):
         columns = tuple(each for each in elements if isinstance(each, st.ColumnDefinition))
         keys = [each for each in elements if not isinstance(each, st.ColumnDefinition)]
         keys += [((each.name,), ()) for each in columns if each.primary_key]
-        if len(keys) != 1:
-            raise syntax_error(f"table {table.table} needs exactly one PRIMARY KEY")
+        if not keys:
+            raise invalid(f"No PRIMARY KEY specifed for table '{table.table}' (exactly one required)")
+        if len(keys) > 1:
+            raise invalid(f"Multiple PRIMARY KEY specified for table '{table.table}' (exactly one required)")
         partition, clustering = cast("tuple[tuple[str, ...], tuple[str, ...]]", keys[0])
         given = cast("tuple[tuple[str, object], ...]", options or ())
         order = cast("tuple[tuple[str, bool], ...]", dict(given).get("clustering order", ()))

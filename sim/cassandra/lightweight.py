@@ -164,9 +164,9 @@ class Lightweight:
     def _read(self, plan: ModifyPlan, partition: Key, clustering: Key | None, now_s: int) -> _Seen:
         """What a conditional statement looks at, from a quorum of replicas and what was accepted.
 
-        As in Cassandra (CQL3CasRequest), that is no more than the condition needs: the columns compared, or with IF
-        [NOT] EXISTS those of the kind that is written; and where only static columns are compared, not the statement's
-        own row but the first of the partition.
+        As in Cassandra (CQL3CasRequest), that is all columns of the kind that is written, so that a row of nulls can
+        be told from none, and of the other kind those compared. Where only static columns are compared it is not the
+        statement's own row but the first of the partition.
         """
         table = plan.table
         cluster = self._cluster
@@ -177,13 +177,10 @@ class Lightweight:
         if table in self._accepted:
             versions.append(self._accepted[table].partitions.get(partition))
         partitions = [version for version in versions if version is not None]
-        if plan.conditions:
-            wanted = {condition.column.name for condition in plan.conditions}
-            by_row = any(condition.column.kind != STATIC for condition in plan.conditions)
-        else:
-            kinds = (table.statics if plan.writes_static else ()) + (table.regulars if plan.writes_rows else ())
-            wanted = {column.name for column in kinds}
-            by_row = clustering is not None
+        compared = {condition.column for condition in plan.conditions or ()}
+        written = (table.statics if plan.writes_static else ()) + (table.regulars if plan.writes_rows else ())
+        wanted = {column.name for column in compared.union(written)}
+        by_row = clustering is not None if not compared else any(column.kind != STATIC for column in compared)
         statics = _live(partitions, None, now_s, wanted) or {}
         if by_row:
             assert clustering is not None

@@ -12,14 +12,14 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 from cassandra.query import UNSET_VALUE
 
 from sim.cassandra import statements as st
 from sim.cassandra.binding import Binder, BindMarker, Values, picker
 from sim.cassandra.catalog import CLUSTERING, PARTITION, REGULAR, STATIC, Catalog, Column, ColumnSet, Table
-from sim.cassandra.errors import invalid, unsupported
+from sim.cassandra.errors import invalid, syntax_error, unsupported
 from sim.cassandra.rows import Cell, Deletion, RowWrite
 from sim.cassandra.storage import (
     EVERYTHING,
@@ -36,6 +36,10 @@ from sim.cassandra.types import CqlType, cql_type
 
 MAX_TTL_S = 20 * 365 * 24 * 3600
 """The longest time to live that Cassandra takes."""
+
+LAST_EXPIRY_S = 2**31 - 2
+"""The last second at which anything may expire, in 2038, with the `storage_compatibility_mode` Cassandra 5.0 comes
+with."""
 
 _NO_TIMESTAMP = -(1 << 63)
 
@@ -79,6 +83,8 @@ def _constant(term: st.Term, name: str, kind: CqlType) -> Any:
         return None if term.kind == "NULL" else kind.from_literal(term, name)
     if isinstance(term, st.Collection):
         if not kind.element_types:
+            if term.kind == "list":
+                raise invalid(f"Unexpected receiver type '{kind.name}'; only list and vector are expected")
             raise invalid(f"Invalid {term.kind} literal for {name} of type {kind.name}")
         return kind.from_bound(_collection_value(term, name, kind))
     raise unsupported(f"the function {term.function}() as a value" if isinstance(term, st.Call) else "this value")
@@ -116,8 +122,10 @@ class KeyRestriction:
         """The alternatives, without repetition, in the column's order."""
         picked = [full[source] for source in self.alternatives]
         for value in picked:
-            if value is None or value is UNSET_VALUE:
+            if value is None:
                 raise invalid(f"Invalid null value in condition for column {column.name}")
+            if value is UNSET_VALUE:
+                raise invalid(f"Invalid unset value for column {column.name}")
         if len(picked) == 1:
             return picked
         return sorted(dict.fromkeys(picked), key=column.type.sort_key)
@@ -130,7 +138,10 @@ class InMarkerRestriction(KeyRestriction):
     def values(self, full: Values, column: Column) -> list[Any]:
         """The alternatives, without repetition, in the column's order."""
         listed = full[self.alternatives[0]]
-        if listed is None or listed is UNSET_VALUE or None in listed:
+        if listed is None or listed is UNSET_VALUE:
+            what = "null" if listed is None else "unset"
+            raise invalid(f"Invalid {what} value for column {column.name}")
+        if None in listed:
             raise invalid(f"Invalid null value in condition for column {column.name}")
         return sorted(dict.fromkeys(listed), key=column.type.sort_key)
 
@@ -152,17 +163,34 @@ class Where:
     tuple_columns: tuple[str, ...] = ()
     tuples: tuple[tuple[int, ...], ...] = ()
     range_columns: tuple[str, ...] = ()
+    range_is_multi: bool = False
     lower: Bound | None = None
     upper: Bound | None = None
     token_lower: Bound | None = None
     token_upper: Bound | None = None
     filters: list[tuple[Column, str, tuple[int, ...]]] = field(default_factory=list)
+    seen: dict[str, str] = field(default_factory=dict)
+    """The operator of the first relation of every column."""
+
+    @property
+    def has_filters(self) -> bool:
+        """Whether `check_filters` has anything to look at."""
+        return bool(self.filters) or self.token_lower is not None or self.token_upper is not None
 
 
-def read_where(table: Table, relations: tuple[st.Relation, ...], sources: Sources, *, filtering: bool) -> Where:
-    """Sort the relations. With `filtering`, what the key cannot answer becomes a filter; without, it is refused."""
+def read_where(
+    table: Table, relations: tuple[st.Relation, ...], sources: Sources, *, filtering: bool, modifies: str = ""
+) -> Where:
+    """Sort the relations. With `filtering`, what the key cannot answer becomes a filter; without, it is refused.
+
+    `modifies` names the statement (UPDATE, DELETE) of which the clause is, if it is not a SELECT.
+    """
     where = Where()
     for relation in relations:
+        if relation.operator == "!=":
+            raise invalid(f'Unsupported "!=" relation: {_shown(relation)}')
+        if modifies:
+            _check_modification(table, relation, modifies)
         if relation.on_token:
             _add_token(table, relation, sources, where)
         elif relation.multi:
@@ -181,12 +209,32 @@ def read_where(table: Table, relations: tuple[st.Relation, ...], sources: Source
     return where
 
 
+def _shown(relation: st.Relation) -> str:
+    """A relation of one column as the server writes it in messages."""
+    value = relation.values[0]
+    shown = "?"
+    if isinstance(value, st.Literal):
+        shown = f"'{value.text}'" if value.kind == "STRING" else value.text
+    return f"{relation.columns[0]} {relation.operator} {shown}"
+
+
+def _check_modification(table: Table, relation: st.Relation, statement: str) -> None:
+    if relation.on_token:
+        raise invalid(f"The token function cannot be used in WHERE clauses for {statement} statements")
+    kind = table.column(relation.columns[0]).kind
+    if kind == PARTITION and relation.operator not in ("=", "IN"):
+        raise invalid(
+            "Only EQ and IN relation are supported on the partition key (unless you use the token() function) "
+            f"for {statement} statements"
+        )
+
+
 def _add_token(table: Table, relation: st.Relation, sources: Sources, where: Where) -> None:
     names = tuple(column.name for column in table.partition_key)
     if relation.columns != names:
-        raise invalid(
-            f"The token() function must be applied to all partition key components, in order: {', '.join(names)}"
-        )
+        if all(name in names for name in relation.columns) and len(relation.columns) == len(names):
+            raise invalid(f"The token function arguments must be in the partition key order: {', '.join(names)}")
+        raise invalid("The token() function must be applied to all partition key components or none of them")
     source = sources.of(relation.values[0], "partition key token", _BIGINT)
     bound = Bound((source,), relation.operator in ("=", "<=", ">="))
     if relation.operator in ("=", ">", ">="):
@@ -202,13 +250,18 @@ def _add_tuple(table: Table, relation: st.Relation, sources: Sources, where: Whe
             raise invalid(
                 f"Multi-column relations can only be applied to clustering columns but was applied to: {name}"
             )
+    for place, name in enumerate(relation.columns):
+        if name in relation.columns[:place]:
+            raise invalid(f'Column "{name}" appeared twice in a relation: {_shown_tuple(relation)}')
     start = names.index(relation.columns[0])
     if names[start : start + len(relation.columns)] != relation.columns:
         raise invalid("Clustering columns must appear in the PRIMARY KEY order in multi-column relations")
 
     def picked(terms: tuple[Any, ...]) -> tuple[int, ...]:
         if len(terms) != len(relation.columns):
-            raise invalid(f"Expected {len(relation.columns)} elements in value tuple, but got {len(terms)}")
+            raise invalid(
+                f"Expected {len(relation.columns)} elements in value tuple, but got {len(terms)}: {_shown_terms(terms)}"
+            )
         return tuple(
             sources.of(term, name, table.columns[name].type) for term, name in zip(terms, relation.columns, strict=True)
         )
@@ -220,12 +273,19 @@ def _add_tuple(table: Table, relation: st.Relation, sources: Sources, where: Whe
         where.tuple_columns = relation.columns
         where.tuples = tuple(picked(each) for each in rows)
         return
+    where.range_is_multi = True
     _add_range(relation.columns, relation.operator, picked(relation.values), where)
 
 
+def _shown_tuple(relation: st.Relation) -> str:
+    return f"({', '.join(relation.columns)}) {relation.operator} {_shown_terms(relation.values)}"
+
+
+def _shown_terms(terms: tuple[Any, ...]) -> str:
+    return f"({', '.join(term.text if isinstance(term, st.Literal) else '?' for term in terms)})"
+
+
 def _add_range(columns: tuple[str, ...], symbol: str, sources: tuple[int, ...], where: Where) -> None:
-    if symbol == "!=":
-        raise invalid(f"Unsupported '!=' relation: {columns[0]} != ?")
     if where.range_columns and where.range_columns != columns:
         raise unsupported("ranges over different clustering columns")
     where.range_columns = columns
@@ -244,6 +304,7 @@ def _add_single(table: Table, relation: st.Relation, sources: Sources, where: Wh
     name = relation.columns[0]
     column = table.column(name)
     in_key = column.kind == PARTITION
+    _check_together(where, name, relation.operator)
     if relation.operator == "IN":
         if relation.in_marker:
             restriction: KeyRestriction = InMarkerRestriction(
@@ -262,23 +323,28 @@ def _add_single(table: Table, relation: st.Relation, sources: Sources, where: Wh
         if column.kind == CLUSTERING and not (where.range_columns and where.range_columns != (name,)):
             _add_range((name,), relation.operator, (source,), where)
             return
-        if in_key and not filtering:
-            raise invalid(
-                "Only EQ and IN relation are supported on the partition key (unless you use the token() function)"
-            )
         _need_filtering(filtering)
         where.filters.append((column, relation.operator, (source,)))
         return
     known = where.partition if in_key else where.clustering
     if column.kind in (PARTITION, CLUSTERING):
-        if name in known:
-            raise invalid(f"{name} cannot be restricted by more than one relation if it includes an Equal")
         known[name] = restriction
         return
     _need_filtering(filtering)
     if isinstance(restriction, InMarkerRestriction):
         raise unsupported("IN ? on a column that is not in the primary key")
     where.filters.append((column, relation.operator, restriction.alternatives))
+
+
+def _check_together(where: Where, name: str, symbol: str) -> None:
+    first = where.seen.setdefault(name, symbol)
+    if first is symbol:
+        return
+    if first in ("=", "IN"):
+        which = "an Equal" if first == "=" else "a IN"
+        raise invalid(f"{name} cannot be restricted by more than one relation if it includes {which}")
+    if symbol in ("=", "IN"):
+        raise invalid(f'Column "{name}" cannot be restricted by both an equality and an inequality relation')
 
 
 def _need_filtering(filtering: bool) -> None:
@@ -341,6 +407,21 @@ def partition_keys(table: Table, where: Where, full: Values) -> list[Key]:
     return list(product(*choices))
 
 
+def check_filters(where: Where, full: Values) -> None:
+    """Refuse null and unset in what a SELECT filters by, and in the bounds of token()."""
+    for column, _symbol, sources in where.filters:
+        for source in sources:
+            value = full[source]
+            if value is None or value is UNSET_VALUE:
+                what = "null" if value is None else "unset"
+                raise invalid(f"Unsupported {what} value for column {column.name}")
+    for bound in (where.token_lower, where.token_upper):
+        if bound is not None:
+            value = full[bound.sources[0]]
+            if value is None or value is UNSET_VALUE:
+                raise invalid(f"Invalid {'null' if value is None else 'unset'} token value")
+
+
 def slices(table: Table, where: Where, full: Values) -> list[Slice]:
     """The pieces of a partition that the clause names, ascending and disjoint."""
     prefixes: list[Key] = [()]
@@ -350,8 +431,11 @@ def slices(table: Table, where: Where, full: Values) -> list[Slice]:
             prefixes = [(*prefix, value) for prefix in prefixes for value in values]
         elif where.tuple_columns and column.name == where.tuple_columns[0]:
             rows = dict.fromkeys(tuple(full[source] for source in row) for row in where.tuples)
-            if any(None in row for row in rows):
-                raise invalid("Invalid null value in a multi-column relation")
+            for row in rows:
+                for name, value in zip(where.tuple_columns, row, strict=True):
+                    if value is None or value is UNSET_VALUE:
+                        what = "null" if value is None else "unset"
+                        raise invalid(f"Invalid {what} value for column {name}")
             prefixes = [prefix + row for prefix in prefixes for row in rows]
         elif column.name not in where.tuple_columns:
             break
@@ -369,8 +453,12 @@ def slices(table: Table, where: Where, full: Values) -> list[Slice]:
         if bound is None:
             return position_of(prefix), True
         values = tuple(full[source] for source in bound.sources)
-        if None in values or UNSET_VALUE in values:
-            raise invalid(f"Invalid null value in condition for column {columns[0].name}")
+        for place, value in enumerate(values):
+            if value is None:
+                raise invalid(f"Invalid null value in condition for column {columns[place].name}")
+            if value is UNSET_VALUE:
+                what = f"tuple field number {place}" if where.range_is_multi else f"column {columns[0].name}"
+                raise invalid(f"Invalid unset value for {what}")
         return position_of(prefix + values), bound.inclusive
 
     lower, upper = (where.upper, where.lower) if columns[0].descending else (where.lower, where.upper)
@@ -458,7 +546,7 @@ class ModifyPlan:
             return self.table.default_ttl_s
         value = full[self.ttl_source]
         if value is None:
-            raise invalid("Invalid null value of TTL")
+            return 0
         if value is UNSET_VALUE:
             return self.table.default_ttl_s
         if value < 0:
@@ -466,6 +554,16 @@ class ModifyPlan:
         if value > MAX_TTL_S:
             raise invalid(f"ttl is too large. requested ({value}) maximum ({MAX_TTL_S})")
         return int(value)
+
+    def check_expiry(self, ttl: int, now_s: int) -> None:
+        """Refuse what would expire after `LAST_EXPIRY_S`."""
+        if now_s + ttl > LAST_EXPIRY_S:
+            raise invalid(
+                f"Request on table {self.table.keyspace}.{self.table.name} with ttl of {ttl} seconds exceeds maximum "
+                "supported expiration date of 2038-01-19T03:14:06+00:00. In order to avoid this use a lower TTL, "
+                "change the expiration date overflow policy or upgrade to a version where this limitation is fixed. See "
+                "CASSANDRA-14092 and CASSANDRA-14227 for more details."
+            )
 
     def changes(self, full: Values, timestamp: int, now_s: int) -> list[Change]:
         """What to write, one change for each partition."""
@@ -487,7 +585,7 @@ class InsertPlan(ModifyPlan):
         for name, term in zip(statement.columns, statement.values, strict=True):
             column = table.column(name)
             if name in places:
-                raise invalid(f"The column names contains duplicates: {name}")
+                raise invalid("The column names contains duplicates")
             places[name] = sources.of(term, name, column.type, in_partition_key=column.kind == PARTITION)
         super().__init__(table, "INSERT", statement.using, sources)
         for column in table.partition_key:
@@ -528,6 +626,9 @@ class InsertPlan(ModifyPlan):
         if None in partition or None in clustering:
             self._refuse_null_key(full)
         own = self.timestamp_of(full)
+        ttl = self.ttl_of(full)
+        if ttl:
+            self.check_expiry(ttl, now_s)
         return RowWrite(
             partition,
             clustering,
@@ -535,7 +636,7 @@ class InsertPlan(ModifyPlan):
             self._regular_set,
             self._regular_values(full),
             timestamp if own is None else own,
-            self.ttl_of(full),
+            ttl,
             now_s,
             True,
         )
@@ -553,6 +654,8 @@ class InsertPlan(ModifyPlan):
     def changes(self, full: Values, timestamp: int, now_s: int) -> list[Change]:
         """The row, and the static row if static columns are named."""
         ttl = self.ttl_of(full)
+        if ttl:
+            self.check_expiry(ttl, now_s)
         partition, clustering = self.lookup(full)
         written: list[Change] = []
         if self._static_places:
@@ -571,7 +674,8 @@ class InsertPlan(ModifyPlan):
         if self._check_empty_key and not partition[0]:
             raise invalid("Key may not be empty")
         if UNSET_VALUE in clustering:
-            raise invalid("Invalid unset value for a clustering column")
+            name = self.table.clustering_key[clustering.index(UNSET_VALUE)].name
+            raise invalid(f"Invalid unset value for column {name}")
         return partition, None if self._static_only else clustering
 
 
@@ -601,19 +705,29 @@ class UpdatePlan(ModifyPlan):
         for name, term in assignments:
             column = table.column(name)
             if column.kind in (PARTITION, CLUSTERING):
-                verb = "SET part" if operation == "UPDATE" else "deletions"
-                raise invalid(f"PRIMARY KEY part {name} found in {verb}")
+                if operation == "UPDATE":
+                    raise invalid(f"PRIMARY KEY part {name} found in SET part")
+                raise invalid(f"Invalid identifier {name} for deletion (should not be a PRIMARY KEY part)")
             if name in places:
-                raise invalid(f"Multiple incompatible setting of column {name}")
+                raise syntax_error(f"Multiple incompatible setting of column {name}")
             places[name] = sources.of(term, name, column.type)
-        self._where = read_where(table, relations, sources, filtering=False)
+        self._where = read_where(table, relations, sources, filtering=True, modifies=operation)
         statics = tuple(name for name in places if table.columns[name].kind == STATIC)
         regulars = tuple(name for name in places if table.columns[name].kind == REGULAR)
         _need_whole_partition_key(table, self._where)
         restricted = len(self._where.clustering) + len(self._where.tuple_columns)
         self._static_only = bool(statics) and not regulars and not restricted
         self.writes_static, self.writes_rows = bool(statics), not self._static_only
-        if self._where.range_columns or (not self._static_only and restricted < len(table.clustering_key)):
+        if statics and not regulars and restricted:
+            raise invalid(
+                f"Invalid restrictions on clustering columns since the {operation} statement modifies only static "
+                "columns"
+            )
+        if operation == "DELETE" and not self._static_only and restricted < len(table.clustering_key):
+            raise invalid("Range deletions are not supported for specific columns")
+        if self._where.range_columns:
+            raise invalid("Slice restrictions are not supported on the clustering columns in UPDATE statements")
+        if not self._static_only and restricted < len(table.clustering_key):
             missing = [c.name for c in table.clustering_key if c.name not in self._where.clustering]
             raise invalid(f"Some clustering keys are missing: {', '.join(missing)}")
         self._static_set, self._static_places = table.column_set(statics), [places[name] for name in statics]
@@ -624,6 +738,8 @@ class UpdatePlan(ModifyPlan):
     def changes(self, full: Values, timestamp: int, now_s: int) -> list[Change]:
         """The cells, for each row that the clause names."""
         ttl = self.ttl_of(full) if self.operation == "UPDATE" else 0
+        if ttl:
+            self.check_expiry(ttl, now_s)
         result: list[Change] = []
         statics = _set_only(self.table, self._static_set, [full[i] for i in self._static_places])
         regulars = _set_only(self.table, self._regular_set, [full[i] for i in self._regular_places])
@@ -651,7 +767,7 @@ class DeletePlan(ModifyPlan):
 
     def __init__(self, table: Table, statement: st.Delete, sources: Sources) -> None:
         super().__init__(table, "DELETE", statement.using, sources)
-        self._where = read_where(table, statement.where, sources, filtering=False)
+        self._where = read_where(table, statement.where, sources, filtering=True, modifies="DELETE")
         _need_whole_partition_key(table, self._where)
         self._rows = len(self._where.clustering) + len(self._where.tuple_columns) == len(table.clustering_key)
         self.conditions = read_conditions(table, statement.conditions, sources)
@@ -692,11 +808,23 @@ def _named_sources(where: Where) -> dict[str, int]:
 
 
 def _need_whole_partition_key(table: Table, where: Where) -> None:
+    """A modification names whole partition keys, and nothing that only a filter could answer."""
+    # A part of the partition key alone has been turned into a filter.
     missing = [column.name for column in table.partition_key if column.name not in where.partition]
-    if missing or where.token_lower or where.token_upper:
+    if missing:
+        given = [column.name for column, _, _ in where.filters]
+        missing = [name for name in missing if name not in given]
         raise invalid(f"Some partition key parts are missing: {', '.join(missing)}")
+    for column, _, _ in where.filters:
+        if column.kind == CLUSTERING:
+            before = [c.name for c in table.clustering_key[: table.clustering_key.index(column)]]
+            hole = next(name for name in before if name not in where.clustering)
+            raise invalid(
+                f'PRIMARY KEY column "{column.name}" cannot be restricted as preceding column "{hole}" is not '
+                "restricted"
+            )
     if where.filters:
-        raise invalid(f"Non PRIMARY KEY columns found in where clause: {where.filters[0][0].name}")
+        raise invalid(f"Non PRIMARY KEY columns found in where clause: {where.filters[0][0].name} ")
 
 
 def clustering_keys(table: Table, where: Where, full: Values) -> list[Key]:
@@ -779,7 +907,7 @@ class Output:
 class SelectPlan:
     """SELECT from one table."""
 
-    timestamp_source = -1
+    timestamp_source = ttl_source = -1
 
     def __init__(self, table: Table, statement: st.Select, markers: tuple[st.Marker, ...]) -> None:
         if statement.group_by:
@@ -792,6 +920,7 @@ class SelectPlan:
         by_key = bool(where.partition)
         if (
             not by_key
+            and not statement.distinct
             and (where.clustering or where.range_columns or where.tuple_columns)
             and not statement.allow_filtering
         ):
@@ -803,13 +932,15 @@ class SelectPlan:
         self.is_count = any(output.kind == "count" for output in self.outputs)
         if self.is_count and len(self.outputs) > 1:
             raise unsupported("an aggregate beside other columns")
-        if self.is_distinct and any(
-            output.kind not in (PARTITION, "token") and table.columns[output.column].kind != STATIC
-            for output in self.outputs
-        ):
-            raise invalid("SELECT DISTINCT queries must only request partition key columns and/or static columns")
+        if self.is_distinct:
+            self._check_distinct(table)
         self.is_reversed = self._reversed(table, statement)
         self.is_ordered = bool(statement.order_by)
+        self.sorts_partitions = self.is_ordered and any(
+            each.is_in and (isinstance(each, InMarkerRestriction) or len(each.alternatives) > 1)
+            for each in where.partition.values()
+        )
+        """Whether rows of several partitions are asked for in one order."""
         self.limit_source = -1 if statement.limit is None else sources.of(statement.limit, "[limit]", _INT)
         self.per_partition_source = (
             -1
@@ -826,6 +957,26 @@ class SelectPlan:
         self._projections: dict[ColumnSet, Callable[[Values], Values] | None] = {}
         self.statics_matter = bool(table.statics)
         self.shows_times = any(output.kind in ("writetime", "ttl") for output in self.outputs)
+
+    def _check_distinct(self, table: Table) -> None:
+        where = self.where
+        filtered = [column.kind for column, _, _ in where.filters]
+        if where.clustering or where.range_columns or where.tuple_columns or CLUSTERING in filtered:
+            raise invalid(
+                "SELECT DISTINCT with WHERE clause only supports restriction by partition key and/or static columns."
+            )
+        for output in self.outputs:
+            if output.column and table.columns[output.column].kind not in (PARTITION, STATIC):
+                raise invalid(
+                    "SELECT DISTINCT queries must only request partition key columns and/or static columns "
+                    f"(not {output.column})"
+                )
+        selected = [output.column for output in self.outputs if output.kind == PARTITION]
+        for column in table.partition_key:
+            if column.name not in selected:
+                raise invalid(
+                    f"SELECT DISTINCT queries must request all the partition key columns (missing {column.name})"
+                )
 
     def _outputs(self, table: Table, statement: st.Select) -> list[Output]:
         partition = [column.name for column in table.partition_key]
@@ -850,7 +1001,7 @@ class SelectPlan:
                 outputs.append(Output(selector.alias or "count", "count", 0, "", _BIGINT))
             elif selector.function == "token":
                 if arguments != tuple(partition):
-                    raise invalid("token() needs all columns of the partition key, in order")
+                    raise unsupported("token() of other columns than the whole partition key")
                 shown = selector.alias or f"system.token({', '.join(arguments)})"
                 outputs.append(Output(shown, "token", 0, partition[0], _BIGINT))
             elif selector.function in ("writetime", "ttl") and len(arguments) == 1:
@@ -890,17 +1041,17 @@ class SelectPlan:
             raise invalid("Unsupported order by relation")
         return flips[0]
 
-    def limit_of(self, full: Values, source: int, what: str) -> int | None:
-        """LIMIT's value, None without."""
+    def limit_of(self, full: Values, source: int) -> int | None:
+        """The value of LIMIT or PER PARTITION LIMIT, None without. The server's messages call both LIMIT."""
         if source < 0:
             return None
         value = full[source]
         if value is None:
-            raise invalid(f"Invalid null value of {what}")
+            raise invalid("Invalid null value of limit")
         if value is UNSET_VALUE:
             return None
         if value <= 0:
-            raise invalid(f"{what} must be strictly positive")
+            raise invalid("LIMIT must be strictly positive")
         return int(value)
 
     def projection(self, columns: ColumnSet) -> Callable[[Values], Values] | None:
@@ -941,6 +1092,8 @@ class BatchPlan:
     `timestamp` is that of BATCH USING TIMESTAMP.
     """
 
+    timestamp_source: ClassVar[int] = -1
+
     kind: str
     entries: list[tuple[ModifyPlan, Values]]
     timestamp: int | None = None
@@ -952,7 +1105,9 @@ class BatchPlan:
         if markers:
             raise unsupported("a bind marker inside BEGIN BATCH")
         if statement.kind == "COUNTER" or statement.using.ttl is not None:
-            raise unsupported("a counter batch" if statement.kind == "COUNTER" else "BATCH ... USING TTL")
+            if statement.kind == "COUNTER":
+                raise unsupported("a counter batch")
+            raise invalid("Global TTL on the BATCH statement is not supported.")
         entries: list[tuple[ModifyPlan, Values]] = []
         for entry in statement.entries:
             plan = plan_modification(entry, (), catalog, keyspace)

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from sim.cassandra.binding import Values
 from sim.cassandra.catalog import CLUSTERING, PARTITION, STATIC
+from sim.cassandra.errors import invalid, unsupported
 from sim.cassandra.holdings import ReplicaTable
-from sim.cassandra.plans import COMPARE, SelectPlan, partition_keys, slices
+from sim.cassandra.plans import COMPARE, SelectPlan, check_filters, partition_keys, slices
 from sim.cassandra.rows import NEVER, NO_DELETION, Cell, Row, RowWrite, live_cells, merge, same_facts
 from sim.cassandra.storage import (
     EVERYTHING,
@@ -92,8 +93,17 @@ class _Reader:
 
     def page(self, page_size: int | None, cursor: Cursor | None) -> Page:
         plan = self.plan
-        limit = plan.limit_of(self.full, plan.limit_source, "LIMIT")
-        per_partition = plan.limit_of(self.full, plan.per_partition_source, "PER PARTITION LIMIT")
+        if plan.sorts_partitions:
+            if page_size is None:
+                raise unsupported("ORDER BY over several partitions")
+            raise invalid(
+                "Cannot page queries with both ORDER BY and a IN restriction on the partition key; you must either "
+                "remove the ORDER BY or the IN and sort client side, or disable paging for this query"
+            )
+        if plan.where.has_filters:
+            check_filters(plan.where, self.full)
+        limit = plan.limit_of(self.full, plan.limit_source)
+        per_partition = plan.limit_of(self.full, plan.per_partition_source)
         remaining = cursor.remaining if cursor is not None else (NEVER if limit is None else limit)
         wanted = NEVER if page_size is None or plan.is_count else page_size
         rows: list[tuple[Any, ...]] = []
@@ -145,10 +155,7 @@ class _Reader:
             yield from keys[start:]
             return
         scans = [store.in_token_order() for store in self.stores]
-        if all(scan == scans[0] for scan in scans):
-            entries = scans[0]
-        else:
-            entries = in_token_order(*scans)
+        entries = scans[0] if all(scan == scans[0] for scan in scans) else in_token_order(*scans)
         lower, upper = plan.where.token_lower, plan.where.token_upper
         low: Any = None if lower is None else self.full[lower.sources[0]]
         high: Any = None if upper is None else self.full[upper.sources[0]]
@@ -300,7 +307,7 @@ class _Reader:
         for column, symbol, sources in self.plan.where.filters:
             value = self._value(column.name, key, clustering, cells, statics)
             wanted = [self.full[source] for source in sources]
-            if value is None or any(each is None for each in wanted):
+            if value is None:
                 return False
             if symbol == "IN":
                 if value not in wanted:

@@ -12,6 +12,7 @@ collections that are not frozen.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +30,8 @@ from sim.cassandra.errors import invalid, unsupported
 
 PROTOCOL_VERSION = 5
 _EPOCH_OFFSET_DAYS = 2**31
+
+_NAMES_IN_MESSAGES = {"int": "int", "bigint": "long", "smallint": "short", "tinyint": "byte"}
 
 
 @total_ordering
@@ -90,7 +93,11 @@ class CqlType:
             raise invalid(f'Invalid {literal.kind} constant ({literal.text}) for "{receiver}" of type {self.name}')
         try:
             return self.from_bound(_literal_value(self.name, literal))
-        except (ValueError, TypeError, InvalidOperation, ArithmeticError, Exception) as error:
+        except (ValueError, TypeError, InvalidOperation, ArithmeticError, struct.error) as error:
+            if literal.kind == "HEX":
+                raise invalid(f"cannot parse '{literal.text}' as hex bytes") from None
+            if self.name in _NAMES_IN_MESSAGES:
+                raise invalid(f"Unable to make {_NAMES_IN_MESSAGES[self.name]} from '{literal.text}'") from None
             raise invalid(f"Unable to make {self.name} from '{literal.text}' ({error})") from None
 
 
