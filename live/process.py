@@ -19,7 +19,7 @@ from engine.ubscore_service import UbsCoreService
 from live.clock import WallClock
 from live.connections import ServersUnusable, open_session, open_store, prepare_kafka
 from live.disk import DirectoryDisk
-from live.kafka import AioKafkaClients
+from live.kafka import FETCH_WAIT_MS, AioKafkaClients
 from live.log import adopt_library_logs, make_log
 from live.metrics import Metrics
 from live.options import MATCHING, SERVICES, SETTLEMENT, UBSCORE, ServeOptions
@@ -138,7 +138,9 @@ class _Process:
                 clock=WallClock(),
                 randomness=SystemRandomness(),
                 log=log,
-                settings=OwnershipSettings(snapshot_interval_outputs=options.snapshot_interval_outputs),
+                settings=OwnershipSettings(
+                    snapshot_interval_outputs=options.snapshot_interval_outputs, fetch_wait_ms=FETCH_WAIT_MS
+                ),
             )
         finally:
             disk.close()
