@@ -197,8 +197,6 @@ class Consumer:
             raise UnsupportedSetting("partition_assignment_strategy is one of the Range and RoundRobin assignors")
         if max_poll_records is not None and (not isinstance(max_poll_records, int) or max_poll_records < 1):
             raise ValueError("`max_poll_records` should be positive Integer")
-        if isolation_level not in ("read_uncommitted", "read_committed"):
-            raise ValueError(f"Incorrect isolation level {isolation_level}")
         self._cluster = cluster
         self._incarnation = incarnation
         self._loop = incarnation.loop
@@ -223,6 +221,7 @@ class Consumer:
         self._rebalance_timeout_ms = session_timeout_ms if rebalance_timeout_ms is None else rebalance_timeout_ms
         self._heartbeat_interval_ms = heartbeat_interval_ms
         self._max_poll_records = max_poll_records
+        self._isolation_level = isolation_level
         self._read_committed = isolation_level == "read_committed"
         self._membership: GroupMembership | None = None
         self._is_started = False
@@ -251,6 +250,8 @@ class Consumer:
         assert not self._is_started, "Did you call `start` twice?"
         if not await self._metadata.refresh():
             raise KafkaConnectionError("Unable to bootstrap from any broker")
+        if self._isolation_level not in ("read_uncommitted", "read_committed"):
+            raise ValueError(f"Incorrect isolation level {self._isolation_level}")
         current = self._subscriptions.current
         if current is not None:
             for topic in current.topics:
@@ -855,7 +856,7 @@ class Consumer:
                 continue  # it was moved meanwhile
             if error is None:
                 state.highwater = high_watermark
-                state.lso = last_stable_offset if self._read_committed else -1
+                state.lso = last_stable_offset
                 state.timestamp_ms = self._incarnation.host.wall.now_ns() // 1_000_000
                 if batches:
                     self._buffers[tp] = _Buffer(tp, assignment, batches, offset, self._read_committed, now_ns)
