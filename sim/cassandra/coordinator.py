@@ -60,9 +60,9 @@ class Hint(NamedTuple):
 
 
 class _Path(NamedTuple):
-    """The way to a replica and back: equally likely latencies in both directions."""
+    """The way to a replica, by its place among the nodes, and back: equally likely latencies in both directions."""
 
-    index: int
+    place: int
     there_ns: tuple[int, ...]
     back_ns: tuple[int, ...]
     replica: Node
@@ -205,14 +205,14 @@ class Coordinator:
         last = 0
         service_ns = self._service_ns
         drawn = self._bits(3 * LATENCY_BITS * len(paths))
-        for index, there_ns, back_ns, replica in paths:
+        for place, there_ns, back_ns, replica in paths:
             arrival = start_ns + there_ns[drawn & _LOWEST] + service_ns[drawn >> LATENCY_BITS & _LOWEST]
             if replica.extra_ns and replica is not paths[0].replica:
                 arrival += replica.extra_ns
                 self._cluster.faults.count("node_slow")
             acks.append(arrival + back_ns[drawn >> 2 * LATENCY_BITS & _LOWEST])
             drawn >>= 3 * LATENCY_BITS
-            arrivals[index] = arrival
+            arrivals[place] = arrival
             if arrival > last:
                 last = arrival
         self._cluster.holdings.send_to_all(arrivals, last, mutation)

@@ -51,6 +51,7 @@ from sim.cassandra.node import Node
 from sim.cassandra.paging import decode_cursor, encode_cursor
 from sim.cassandra.plans import BatchPlan, InsertPlan, ModifyPlan, SelectPlan
 from sim.cassandra.reading import Page
+from sim.cassandra.rows import RowWrite
 from sim.cassandra.storage import Change, Key, Mutation
 from sim.cassandra.types import PROTOCOL_VERSION
 from sim.clock import NS_PER_SECOND, NS_PER_US
@@ -139,9 +140,8 @@ class BoundStatement(DriverBoundStatement):  # type: ignore[misc]
         """Take the values; see `PreparedStatement.bind`."""
         binder = self.prepared_statement.plan.binder
         self.raw_values = values
-        self.values = binder.bind_exact(values)
-        if self.values is None:
-            self.values = list(binder.bind(values))
+        exact = binder.bind_exact(values)
+        self.values: Sequence[Any] = list(binder.bind(values)) if exact is None else exact
         return self
 
     @property
@@ -575,10 +575,7 @@ class ResponseFuture:
             if self.consistency is None:
                 self.consistency = session.default_consistency_level
             self.timeout = session.default_timeout if timeout is _NOT_SET else timeout
-        plan = self.plan
-        if session.use_client_timestamp and (
-            plan.__class__ is BatchPlan or plan is None or plan.timestamp_source < 0  # type: ignore[union-attr]
-        ):
+        if session.use_client_timestamp and (self.plan is None or self.plan.timestamp_source < 0):
             # The driver always takes one; one that the statement overrides is never seen.
             self.timestamp = session.cluster.timestamp_generator()
         if paging_state is not None:
@@ -625,7 +622,7 @@ class ResponseFuture:
         if isinstance(query, DriverBoundStatement):
             prepared = query.prepared_statement
             plan = prepared.current_plan()
-            values = query.values if isinstance(query, BoundStatement) else plan.binder.bind(query.raw_values)
+            values: Any = query.values if isinstance(query, BoundStatement) else plan.binder.bind(query.raw_values)
             self.plan = plan
             self._is_exact = values.__class__ is tuple
             self.full = tuple(values) + plan.constants
@@ -861,15 +858,17 @@ class ResponseFuture:
         attempt: Attempt,
         node: Node,
         request_ns: int,
-        entries: list[tuple[InsertPlan, tuple[Any, ...]]],
+        entries: list[tuple[Any, tuple[Any, ...]]],
         is_logged: bool,
     ) -> None:
-        """A batch of plain INSERTs. The hot path."""
+        """A batch whose plans are all plain INSERTs. The hot path."""
         coordinator = self.session.server.coordinator
         arrival_ns = node.wall.now_ns() + request_ns
         timestamp = arrival_ns // 1_000 if self.timestamp is None else self.timestamp
         now_s = arrival_ns // NS_PER_SECOND
-        changes = [(plan.table, plan.row(full, timestamp, now_s)) for plan, full in entries]
+        changes: list[tuple[Table, RowWrite]] = [
+            (plan.table, plan.row(full, timestamp, now_s)) for plan, full in entries
+        ]
         table, row = changes[0]
         partition, key_space = row.partition, table.key_space
         mutations = None
@@ -1054,43 +1053,47 @@ class ResponseFuture:
         if emit is None or plan is None:
             return
         if isinstance(plan, BatchPlan):
-            for entry, values in plan.entries:
-                self._record_one(emit, entry, values, outcome)
+            self._record_each(emit, plan.entries, outcome, plan.timestamp)
         elif isinstance(plan, (ModifyPlan, SelectPlan)):
-            self._record_one(emit, plan, self.full, outcome)
+            self._record_each(emit, ((plan, self.full),), outcome, None)
 
-    def _record_one(self, emit: Any, plan: ModifyPlan | SelectPlan, full: tuple[Any, ...], outcome: str) -> None:
+    def _record_each(
+        self,
+        emit: Any,
+        entries: Sequence[tuple[ModifyPlan | SelectPlan, tuple[Any, ...]]],
+        outcome: str,
+        batch_timestamp: int | None,
+    ) -> None:
+        """One event for each statement of the request."""
         session = self.session
-        user, symbol, order = plan.trace_sources
-        timestamp = ttl = -1
-        if plan.__class__ is not SelectPlan:
+        now = session.server.clock._now
+        consistency = ConsistencyLevel.value_to_name.get(self.consistency, "EACH_QUORUM")
+        timestamp_taken = batch_timestamp if batch_timestamp is not None else self.timestamp
+        if timestamp_taken is None:
+            timestamp_taken = -1
+        for plan, full in entries:
+            # Places in the values; the last of the padded values stands for "none", which is place -1.
+            padded = (*full, -1)
+            user, symbol, order = plan.trace_sources
+            user_id, symbol_id, order_id = padded[user], padded[symbol], padded[order]
+            is_write = plan.operation != "SELECT"
             place = plan.timestamp_source
-            timestamp = full[place] if place >= 0 else self.timestamp if self.timestamp is not None else -1
-            place = plan.ttl_source  # type: ignore[union-attr]
-            ttl = full[place] if place >= 0 else -1
-        emit(
-            session.server.clock._now,
-            session.client,
-            plan.statement_id,
-            plan.table.name,
-            plan.operation,
-            _traced(full, user),
-            _traced(full, symbol),
-            _traced(full, order),
-            timestamp,
-            ttl,
-            ConsistencyLevel.value_to_name.get(self.consistency, "EACH_QUORUM"),
-            self.started_ns,
-            outcome,
-            self.replicas,
-        )
-
-
-def _traced(full: tuple[Any, ...], place: int) -> int:
-    if place < 0:
-        return -1
-    value = full[place]
-    return value if value.__class__ is int else -1
+            emit(
+                now,
+                session.client,
+                plan.statement_id,
+                plan.table.name,
+                plan.operation,
+                user_id if user_id.__class__ is int else -1,
+                symbol_id if symbol_id.__class__ is int else -1,
+                order_id if order_id.__class__ is int else -1,
+                full[place] if place >= 0 else timestamp_taken if is_write else -1,
+                padded[plan.ttl_source],
+                consistency,
+                self.started_ns,
+                outcome,
+                self.replicas,
+            )
 
 
 def _as_exception(error: Exception) -> Exception:
@@ -1112,7 +1115,7 @@ def _change_schema(attempt: Attempt, node: Node, statement: st.Statement) -> Non
         attempt.future.deliver_nothing()
 
 
-def by_partition(changes: list[tuple[Table, Change]]) -> list[Mutation]:
+def by_partition(changes: Sequence[tuple[Table, Change]]) -> list[Mutation]:
     """The changes of a request as Cassandra sends them to replicas: those of one partition key together.
 
     Tables of one keyspace share a partition key when its bytes are the same (BatchUpdatesCollector).
