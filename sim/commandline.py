@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from sim import live_commands
+from sim.audit_command import audit
 from sim.stack.commands import stack
 
 if TYPE_CHECKING:
@@ -183,8 +184,60 @@ def measure_power(
     raise typer.Exit(HOLDS if all(catch.caught for catch in catches.values()) else VIOLATED)
 
 
+@app.command()
+def campaign(
+    seeds: Annotated[str, typer.Option(metavar="A:B", help="From A up to, not including, B.")],
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes (default one a core).")] = None,
+    scheduler: Annotated[str, typer.Option(metavar="ADDRESS", help="Run on this dask.distributed cluster.")] = "",
+    defect: Annotated[str, typer.Option(help="A deliberate defect of the gallery, in every seed.")] = "",
+    faults: Annotated[
+        str | None,
+        typer.Option(help="none, swarm, or names joined by commas (default swarm, or what the defect needs)."),
+    ] = None,
+    orders: Annotated[int | None, typer.Option(help="New orders that the synthetic flow places, a seed.")] = None,
+    again: Annotated[int, typer.Option(min=0, help="Run so many seeds twice: their digests must be equal.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where results go, and are gone on from (default runs/campaign).")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run and judge many seeds; the same command goes on where a killed one stopped."""
+    import os
+
+    from sim import defects
+    from sim.campaign.campaign import Plan, run_campaign, verdict
+    from sim.campaign.report import print_json, print_summary
+    from sim.campaign.results import ResultStore
+    from sim.campaign.workers import DaskWorkers, LocalWorkers, Workers
+    from sim.faults.catalogue import OPTIONS
+    from sim.faults.plan import check_names
+    from sim.scenario import SWARM, Scenario
+
+    sought = defects.named(defect)
+    if faults is None:
+        faults = sought.faults if sought is not None else SWARM
+    first, end = _seeds(seeds)
+    scenario = Scenario(faults=faults, defect=defect, orders=Scenario.orders if orders is None else orders)
+    check_names(faults, OPTIONS)
+    plan = Plan(scenario, first, end, run_again=again)
+    width = jobs or os.cpu_count() or 1
+    folder = out if out is not None else Path("runs") / "campaign"
+    workers: Workers = DaskWorkers(scheduler) if scheduler else LocalWorkers(width)
+    tally = run_campaign(plan, workers, ResultStore(folder, scenario), width, _progress())
+    (print_json if json else print_summary)(plan, tally, folder)
+    raise typer.Exit(VIOLATED if list(verdict(plan, tally)) else HOLDS)
+
+
+def _seeds(text: str) -> tuple[int, int]:
+    first, _, end = text.partition(":")
+    if not (first.isdecimal() and end.isdecimal() and int(first) < int(end)):
+        raise CommandError(f"--seeds wants A:B with A less than B, not {text!r}")
+    return int(first), int(end)
+
+
 live_commands.register(app)
 app.add_typer(stack, name="stack")
+app.command()(audit)
 
 
 def _progress() -> "Progress":
@@ -217,12 +270,17 @@ def main() -> NoReturn:
 
 def _is_expected(error: Exception) -> bool:
     """Whether an error is about what was asked, not a mistake of ours."""
+    from sim.campaign.results import CampaignError
+    from sim.campaign.workers import WorkersError
     from sim.flows import FlowError
     from sim.scenario import ScenarioError
     from sim.stack.settings import StackError
     from traces.manifest import TraceError
 
-    return isinstance(error, CommandError | ScenarioError | FlowError | StackError | TraceError | OSError)
+    return isinstance(
+        error,
+        CommandError | CampaignError | WorkersError | ScenarioError | FlowError | StackError | TraceError | OSError,
+    )
 
 
 def _refuse(message: str) -> int:

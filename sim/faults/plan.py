@@ -133,6 +133,13 @@ def _chosen(faults: str, options: Mapping[str, FaultOptions], mix: Stream) -> Se
         # Each fault draws, taken or not, so that the mix of the others does not depend on it.
         taken = [name for name in swarm if mix.chance_ppm(ppm)]
         return taken or [mix.choice(swarm)]
+    return check_names(faults, options)
+
+
+def check_names(faults: str, options: Mapping[str, FaultOptions]) -> Sequence[str]:
+    """The faults that `--faults` names, none for `none` and `swarm`. Raises ScenarioError for one that there is not."""
+    if faults in (NO_FAULTS, SWARM):
+        return ()
     names = [name.strip() for name in faults.split(",")]
     for name in names:
         if name not in options:

@@ -1,0 +1,91 @@
+"""One seed of a campaign, run and judged in a worker process; what comes back is small and plain."""
+
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sim.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """What one run of a seed came to."""
+
+    seed: int
+    digest: str = ""
+    """Empty when the seed could not even be run."""
+    wall_seconds: float = 0.0
+    """What its worker took for running, storing and checking."""
+    orders: int = 0
+    verdicts: dict[str, str] = field(default_factory=dict)
+    """Invariant -> holds, violated or not exercised."""
+    first_violation: str = ""
+    """What the first violated invariant said first; empty when all hold."""
+    goals: dict[str, int] = field(default_factory=dict)
+    """Reachability goal -> how often the run was in that situation."""
+    faults: dict[str, int] = field(default_factory=dict)
+    """Fault -> how often it struck."""
+    error: str = ""
+    """Why the seed could not be run, as a traceback; empty when it could."""
+
+    @property
+    def violated(self) -> tuple[str, ...]:
+        """The invariants that do not hold, in the design's order."""
+        return tuple(name for name, verdict in self.verdicts.items() if verdict == "violated")
+
+    @property
+    def passed(self) -> bool:
+        """Whether the seed ran and every invariant holds."""
+        return not self.error and not self.violated
+
+    @property
+    def what_broke(self) -> str:
+        """What failing seeds are grouped by: the violated invariants, or the error's last line."""
+        if self.error:
+            return "did not run: " + self.error.strip().splitlines()[-1]
+        return ", ".join(self.violated)
+
+
+def run_seed(scenario: Scenario) -> SeedResult:
+    """Run one scenario in this process, judge it, and forget its trace. Never raises for what the run did."""
+    # In here, because a worker imports this module before it knows what it will be asked.
+    from sim.progress import Progress
+    from sim.run import run_scenario
+    from traces.reachability import reached
+    from traces.summary import violation_lines
+
+    started = time.perf_counter()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            result = run_scenario(scenario, Path(folder) / "trace", Progress(sys.stderr))
+            goals = reached(result.trace)
+            lines = [] if result.holds else violation_lines(result.trace, result.verdicts)
+        return SeedResult(
+            seed=scenario.seed,
+            digest=result.digest,
+            wall_seconds=time.perf_counter() - started,
+            orders=result.counts["orders"],
+            verdicts={name: each.verdict for name, each in result.verdicts.items()},
+            first_violation=lines[0].strip() if lines else "",
+            goals=goals,
+            faults=dict(result.simulated.struck),
+        )
+    except Exception as error:  # a run that raises is a failure of this seed, not of the campaign
+        text = "".join(traceback.format_exception(error))
+        return SeedResult(seed=scenario.seed, wall_seconds=time.perf_counter() - started, error=text)
+
+
+def digest_of(scenario: Scenario) -> SeedResult:
+    """Run one scenario for its digest alone. Never raises for what the run did."""
+    from sim.progress import Progress
+    from sim.run import simulate
+    from traces.recorder import NoTrace, Recorder
+
+    try:
+        simulated = simulate(scenario, Progress(sys.stderr), Recorder(NoTrace()))
+    except Exception as error:
+        return SeedResult(seed=scenario.seed, error="".join(traceback.format_exception(error)))
+    return SeedResult(seed=scenario.seed, digest=simulated.manifest.digest)

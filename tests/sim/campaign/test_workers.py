@@ -1,0 +1,81 @@
+"""Seeds in worker processes: a worker that dies loses nothing but its seed, which runs again."""
+
+import os
+import signal
+import tempfile
+from pathlib import Path
+
+from sim.campaign.seeds import SeedResult, digest_of, run_seed
+from sim.campaign.workers import ATTEMPTS_MAX, LocalWorkers
+from sim.scenario import Scenario
+
+SMALL = Scenario(orders=3, users=2, symbols=1, faults="none", duration_ns=1_000_000_000)
+
+
+def scenarios(count: int, folder: Path | None = None) -> list[Scenario]:
+    """Scenarios that only tell the seed, and in `flow` the folder where a worker leaves its marks."""
+    return [Scenario(seed=seed, flow=str(folder)) for seed in range(count)]
+
+
+def tell(scenario: Scenario) -> SeedResult:
+    return SeedResult(seed=scenario.seed, digest=os.environ["PYTHONHASHSEED"], orders=os.getpid())
+
+
+def die_once(scenario: Scenario) -> SeedResult:
+    mark = Path(scenario.flow) / str(scenario.seed)
+    if scenario.seed == 1 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return tell(scenario)
+
+
+def die_always(scenario: Scenario) -> SeedResult:
+    if scenario.seed == 1:
+        os._exit(3)
+    return tell(scenario)
+
+
+def test_every_seed_is_run_once_in_processes_with_the_hash_seed_asked_for() -> None:
+    before = os.environ.get("PYTHONHASHSEED")
+    found = list(LocalWorkers(2, hash_seed="5").results(tell, scenarios(7)))
+    assert sorted(each.seed for each in found) == list(range(7))
+    assert {each.digest for each in found} == {"5"}
+    assert os.getpid() not in {each.orders for each in found}
+    assert os.environ.get("PYTHONHASHSEED") == before
+
+
+def test_a_seed_whose_worker_dies_runs_again() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        found = list(LocalWorkers(2).results(die_once, scenarios(4, Path(folder))))
+    assert sorted(each.seed for each in found) == [0, 1, 2, 3]
+    assert all(each.passed for each in found)
+
+
+def test_a_seed_that_kills_every_worker_fails_and_the_others_go_on() -> None:
+    found = {each.seed: each for each in LocalWorkers(2).results(die_always, scenarios(4))}
+    assert [seed for seed, each in sorted(found.items()) if each.passed] == [0, 2, 3]
+    assert found[1].what_broke == f"did not run: its worker died {ATTEMPTS_MAX} times, exit code 3"
+
+
+def test_a_campaign_that_is_given_up_leaves_no_process_behind() -> None:
+    results = LocalWorkers(2).results(tell, scenarios(50))
+    pid = next(results).orders
+    results.close()  # type: ignore[attr-defined]
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_seed_is_judged_and_has_the_digest_of_a_run_for_the_digest_alone() -> None:
+    judged = run_seed(SMALL)
+    assert judged.passed
+    assert judged.verdicts["converges"] == "holds"
+    assert judged.orders == 3
+    assert set(judged.goals.values()) != {0}
+    assert digest_of(SMALL).digest == judged.digest
+
+
+def test_a_scenario_that_cannot_be_run_is_a_failure_of_its_seed() -> None:
+    result = run_seed(Scenario(seed=4, flow="no such file"))
+    assert not result.passed
+    assert result.seed == 4
+    assert "No such file" in result.what_broke
+    assert result.what_broke == digest_of(Scenario(seed=4, flow="no such file")).what_broke
