@@ -21,7 +21,7 @@ found; a *command* is place, cancel, reduce, replace, deposit or withdraw with t
     undecodable      topic partition offset reason                                                  any
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from sys import intern
@@ -33,7 +33,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from msgspec.structs import astuple
 from xxhash import xxh3_64_digest
 
@@ -110,6 +109,12 @@ _TEXT_COLUMNS: Final = frozenset(("command", "input_topic", "source_topic", "top
 """Columns of texts of which there are few; those of `DISTINCT_TEXTS` are texts as well."""
 _BATCH_RECORDS: Final = 2_048
 """So many records are decoded together."""
+_SAMPLED_MAX: Final = 250
+"""About so many records of a chained topic are kept as they are, for an encoder that is not the contract's."""
+_SEAL_BYTES: Final = 8
+"""The length of the hash behind a record."""
+_VERSIONS: Final = {wire.WIRE_VERSION}
+_encode: Final = msgspec.msgpack.Encoder().encode
 
 
 Ints = npt.NDArray[np.int64]
@@ -181,7 +186,7 @@ def assembled(
         if name in others:
             values = others[name]
             if isinstance(values, pa.ChunkedArray):
-                frame.insert(place, name, pd.Series(TEXT.__from_arrow__(values), copy=False))
+                frame.insert(place, name, pd.Series(pd.array(values, dtype=TEXT), copy=False))
             else:
                 frame.insert(place, name, pd.Series(values, dtype=object) if values.dtype == object else values)
     return frame
@@ -243,42 +248,48 @@ class KafkaLog:
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._pieces: dict[str, list[int]] = {}
-        """Which pieces of the log hold records of a topic."""
-        for number, piece in enumerate(tables.pieces("kafka_log", ["topic"])):
-            for topic in piece.column(0).unique().to_pylist():
-                self._pieces.setdefault(topic, []).append(number)
-
-    def columns(self, topic: str, *names: str) -> Iterator[pa.Table]:
-        """Some columns of a topic's records, piece by piece, in the order in which they stand in the log's file."""
-        for piece in self._tables.pieces("kafka_log", ["topic", *names], self._pieces.get(topic, ())):
-            mine = pc.equal(piece.column(0), topic)
-            rest = piece.drop_columns(["topic"])
-            yield rest if pc.all(mine).as_py() else rest.filter(mine)
+        self._where: dict[str, list[tuple[int, slice | Ints]]] = {}
+        """The pieces of the log that hold records of a topic, and where in each."""
+        found: dict[str, list[tuple[Ints, Ints]]] = {}
+        for number, piece in enumerate(tables.pieces("kafka_log", ["topic", "partition", "offset"])):
+            topic_of, partition, offset = piece.combine_chunks().columns
+            numbers = topic_of.chunk(0).indices.to_numpy()
+            partition, offset = partition.to_numpy(), offset.to_numpy()
+            for each in np.flatnonzero(np.bincount(numbers)).tolist():
+                topic = topic_of.chunk(0).dictionary[each].as_py()
+                at = np.flatnonzero(numbers == each)
+                # Topic by topic, as runs and audits record it, a stretch of rows that needs no copy.
+                together = slice(int(at[0]), int(at[-1]) + 1) if at[-1] - at[0] == len(at) - 1 else at
+                self._where.setdefault(topic, []).append((number, together))
+                found.setdefault(topic, []).append((partition[together], offset[together]))
+        self._places = {
+            topic: (np.concatenate([each[0] for each in parts]), np.concatenate([each[1] for each in parts]))
+            for topic, parts in found.items()
+        }
 
     def places(self, topic: str) -> tuple[Ints, Ints]:
-        """Partition and offset of a topic's records, in the order of the file."""
-        pieces = list(self.columns(topic, "partition", "offset"))
-        partition, offset = (
-            np.concatenate([_NO_INTS, *(piece.column(index).to_numpy() for piece in pieces)]) for index in (0, 1)
-        )
-        return partition, offset
+        """Partition and offset of a topic's records, in the order in which they stand in the log's file."""
+        return self._places.get(topic, (_NO_INTS, _NO_INTS))
 
     def batches(self, topic: str, *names: str) -> Iterator[pa.RecordBatch]:
         """The records of a topic by partition and offset, some at a time: partition, offset and the columns named."""
+        where = self._where.get(topic, [])
+        pieces = self._tables.pieces("kafka_log", ["partition", "offset", *names], [number for number, _ in where])
+        mine: Iterable[pa.Table] = (
+            piece.slice(rows.start, rows.stop - rows.start) if isinstance(rows, slice) else piece.take(rows)
+            for piece, (_, rows) in zip(pieces, where, strict=True)
+        )
         partition, offset = self.places(topic)
-        pieces = self.columns(topic, "partition", "offset", *names)
-        order = np.lexsort((offset, partition))
-        if (order[1:] < order[:-1]).any():
+        if (np.diff(partition) < 0).any() or ((np.diff(partition) == 0) & (np.diff(offset) < 0)).any():
             # No run leaves a log like that; somebody's own trace may.
-            pieces = iter([pa.concat_tables(pieces).take(order)])
-        for piece in pieces:
+            mine = [pa.concat_tables(mine).take(np.lexsort((offset, partition)))]
+        for piece in mine:
             yield from piece.combine_chunks().to_batches(max_chunksize=_BATCH_RECORDS)
 
-    def records(self, topic: str) -> Iterator[tuple[int, int, bytes | None]]:
-        """Partition, offset and value of a topic's records, by partition and offset."""
+    def values(self, topic: str) -> Iterator[tuple[pa.RecordBatch, list[bytes | None]]]:
+        """The records of a topic by partition and offset, some at a time: their places, and their values as bytes."""
         for batch in self.batches(topic, "value"):
-            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+            yield batch, batch.column(2).to_pylist()
 
 
 def _tuple_type(struct: type[msgspec.Struct]) -> Any:
@@ -304,6 +315,15 @@ def _as_tuple(value: Any) -> Any:
     if isinstance(value, msgspec.Struct) and not isinstance(value, Request):
         return tuple(_as_tuple(each) for each in astuple(value))
     return tuple(map(_as_tuple, value)) if isinstance(value, tuple) else value
+
+
+def _are_sealed(values: Sequence[bytes | None]) -> bool:
+    """Whether each value ends in the hash of the bytes before it."""
+    records = [value for value in values if value is not None and len(value) > _SEAL_BYTES]
+    seals = b"".join([record[-_SEAL_BYTES:] for record in records])
+    return (
+        len(records) == len(values) and b"".join([xxh3_64_digest(record[:-_SEAL_BYTES]) for record in records]) == seals
+    )
 
 
 class _Chunk:
@@ -340,7 +360,9 @@ class Decoded:
         self._tables = tables
         self._frames: dict[str, pd.DataFrame] = {}
         self._undecodable = Columns(UNDECODABLE_COLUMNS, texts=frozenset(("topic", "reason")))
-        self._inputs: dict[int, list[tuple[int, ValidatedOrder]]] = {}
+        self._not_canonical = Columns(("topic", "partition", "offset"))
+        self._samples: dict[str, list[tuple[int, int, bytes]]] = {}
+        self._inputs: dict[int, list[tuple[int, OrderCommand]]] = {}
 
     @cached_property
     def log(self) -> KafkaLog:
@@ -366,11 +388,15 @@ class Decoded:
 
     def unsealed(self, topic: str) -> list[tuple[int, int]]:
         """Partition and offset of a topic's records whose trailing hash is not that of the bytes before it."""
-        return [
-            (partition, offset)
-            for partition, offset, value in self.log.records(topic)
-            if value is None or len(value) <= 8 or xxh3_64_digest(value[:-8]) != value[-8:]
-        ]
+        found = []
+        for batch, values in self.log.values(topic):
+            if not _are_sealed(values):
+                found += [
+                    (batch.column(0)[index].as_py(), batch.column(1)[index].as_py())
+                    for index, value in enumerate(values)
+                    if not _are_sealed([value])
+                ]
+        return found
 
     def undecodable_in(self, *names: str) -> pd.DataFrame:
         """`undecodable`, looking only at the topics that the named tables are made from."""
@@ -378,8 +404,8 @@ class Decoded:
             self.frame(name)
         return self._undecodable.frame()
 
-    def engine_inputs(self) -> dict[int, list[tuple[int, ValidatedOrder]]]:
-        """The records of validated.orders by partition: offset and order, in the log's order.
+    def engine_inputs(self) -> dict[int, list[tuple[int, OrderCommand]]]:
+        """The records of validated.orders by partition: offset and command, in the log's order.
 
         A partition ends before its first record that does not decode: nothing after that may be processed.
         """
@@ -390,25 +416,59 @@ class Decoded:
         """The records of a topic that decode, as `kind`: the struct as a tuple type, or what the codec gives.
 
         The contract's codec says what is wrong with a record. Where nothing is, as nearly always, its steps are taken
-        for many records together, which is three times as quick.
+        for many records together, which is three times as quick. Records of a chained topic are encoded again.
         """
         decode = msgspec.msgpack.Decoder(kind).decode
+        is_chained = topic in topics.CHAINED_TOPICS
+        every = 1 + len(self.log.places(topic)[0]) // _SAMPLED_MAX
+        passed = 0
         for batch in self.log.batches(topic, "appended_t", "value"):
             values = batch.column("value").to_pylist()
             try:
-                bodies = [value[:-8] for value in values]
-                trailers = b"".join([value[-8:] for value in values])
-                sealed = b"".join(map(xxh3_64_digest, bodies)) == trailers
-                if not sealed or {body[0] for body in bodies} != {wire.WIRE_VERSION}:
+                bodies = [value[:-_SEAL_BYTES] for value in values]
+                trailers = b"".join([value[-_SEAL_BYTES:] for value in values])
+                if b"".join(map(xxh3_64_digest, bodies)) != trailers or {body[0] for body in bodies} != _VERSIONS:
                     raise wire.WireError("one of them is not a record")
-                events = [decode(body[1:]) for body in bodies]
+                bodies = [body[1:] for body in bodies]
+                events = list(map(decode, bodies))
                 digests, kept = np.frombuffer(trailers, ">i8").astype(np.int64), list(range(len(events)))
             except (TypeError, IndexError, wire.WireError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 events, digests, kept = self._one_by_one(codec, topic, batch, values)
-            if events:
-                yield _Chunk(
-                    batch, events if isinstance(events[0], tuple) else [(each,) for each in events], digests, kept
+                bodies = [values[index][1:-_SEAL_BYTES] for index in kept]
+            if not events:
+                continue
+            chunk = _Chunk(
+                batch, events if isinstance(events[0], tuple) else [(each,) for each in events], digests, kept
+            )
+            if is_chained:
+                self._encode_again(topic, chunk, events, bodies)
+                sampled = range(-passed % every, len(kept), every)
+                self._samples.setdefault(topic, []).extend(
+                    (int(chunk.partition[index]), int(chunk.offset[index]), values[kept[index]]) for index in sampled
                 )
+                passed += len(kept)
+            yield chunk
+
+    def _encode_again(self, topic: str, chunk: _Chunk, events: list[Any], bodies: list[bytes]) -> None:
+        """Note the records whose bytes are not the encoding of what they say."""
+        # All together are an array, whose header says how many they are.
+        if _encode(events).endswith(b"".join(bodies)):
+            return
+        for index, (event, body) in enumerate(zip(events, bodies, strict=True)):
+            if _encode(event) != body:
+                self._not_canonical.flat.extend((topic, int(chunk.partition[index]), int(chunk.offset[index])))
+
+    def not_canonical(self, topic: str) -> pd.DataFrame:
+        """Records of a chained topic that decode, but whose bytes are not the contract's encoding of what they say."""
+        self.frame(_TABLE_OF_CHAIN[topic])
+        found = self._not_canonical.frame()
+        mine: pd.DataFrame = found.loc[found["topic"].to_numpy(dtype=object) == topic]
+        return mine
+
+    def samples(self, topic: str) -> list[tuple[int, int, bytes]]:
+        """Some records of a chained topic that decode, evenly spaced: partition, offset and bytes."""
+        self.frame(_TABLE_OF_CHAIN[topic])
+        return self._samples.get(topic, [])
 
     def _one_by_one(
         self, codec: wire.Codec[Any], topic: str, batch: pa.RecordBatch, values: list[bytes | None]
@@ -439,10 +499,10 @@ class Decoded:
         for chunk in self._decoded(wire.VALIDATED_ORDER, topics.VALIDATED_ORDERS, VALIDATED_TUPLE):
             *source, commands = chunk.fields
             rows.add([*chunk.place, *source, *command_columns(commands)])
-            for partition, offset, event in zip(
-                chunk.partition.tolist(), chunk.offset.tolist(), map(ValidatedOrder, *chunk.fields), strict=True
+            for partition, offset, command in zip(
+                chunk.partition.tolist(), chunk.offset.tolist(), commands, strict=True
             ):
-                inputs.setdefault(partition, []).append((offset, event))
+                inputs.setdefault(partition, []).append((offset, command))
         bad = self._undecodable.flat
         for topic, partition, offset in zip(bad[0::4], bad[1::4], bad[2::4], strict=True):
             if topic == topics.VALIDATED_ORDERS:
@@ -523,11 +583,12 @@ class Decoded:
                 user_partition, sequence, prev_hash, input_topic, input_partition, input_offset, time_ns, user_id,
                 requests, body_hash, responses, *links, moved,
             ) = chunk.fields  # fmt: skip
-            answered = [_NO_ANSWER if each is None else (each[3], each[4], each[2], each[8]) for each in responses]
+            answers = _fields([each or _NO_RESPONSE for each in responses], OrderResponse.__struct_fields__)
+            answered = [answers[index] for index in _ANSWERED]
             events.add(
                 [
                     *chunk.place, user_partition, sequence, prev_hash, chunk.digests, input_topic, input_partition,
-                    input_offset, time_ns, user_id, body_hash, *zip(*answered, strict=True), *links,
+                    input_offset, time_ns, user_id, body_hash, *answered, *links,
                     list(map(len, moved)), *command_columns(requests),
                 ]
             )  # fmt: skip
@@ -549,8 +610,12 @@ _TRADE_FIELDS: Final = Trade.__struct_fields__
 _UPDATE_FIELDS: Final = FundUpdate.__struct_fields__
 _ENTRY_FIELDS: Final = FundEntry.__struct_fields__
 _LEDGER_FIELDS: Final = LedgerEntry.__struct_fields__
-_NO_ANSWER: Final = (-1, 0, 0, 0)
-"""outcome, reason, order_id and is_repeat of a balance event that answers nobody."""
+_ANSWERED: Final = tuple(
+    OrderResponse.__struct_fields__.index(name) for name in ("outcome", "reason", "order_id", "is_repeat")
+)
+_NO_RESPONSE: Final = tuple(-1 if name == "outcome" else 0 for name in OrderResponse.__struct_fields__)
+"""Stands for the answer of a balance event that answers nobody."""
+_TABLE_OF_CHAIN: Final = {topics.ENGINE_OUTPUTS: "outputs", topics.BALANCE_EVENTS: "balance_events"}
 
 
 _DECODERS: Final[dict[tuple[str, ...], Callable[[Decoded], None]]] = {

@@ -5,18 +5,19 @@ every order is an object; nothing is clever. Fed with the validated orders of a 
 events and trades there must be, and the invariant `lifecycle-matches-reference` compares.
 
 Rules beyond the text of design 4.1: a placement has revision 1, status NEW and nothing filled; after it an order gets
-at most one further event in an output, with its state at the output's end.
+at most one further event in an output, with its state at the output's end. A replace to an id that is live, be it the
+replaced order's own, cancels the one and refuses the other as a duplicate.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 
 from schema.codes import OrderStatus, OrderType, Reason, Side, TimeInForce, Verdict
-from schema.events import CancelOrder, PlaceOrder, ReduceOrder, ReplaceOrder, ValidatedOrder
+from schema.events import CancelOrder, OrderCommand, PlaceOrder, ReduceOrder, ReplaceOrder
 from schema.identifiers import INT64_MAX
 from schema.symbols import SymbolTable
 from traces.derived import COMPLETION, PLACEMENT, REFUSAL, STATE_COLUMNS, UPDATE, Columns
@@ -30,6 +31,7 @@ _PACK_EVERY: Final = 4_096
 _BUY = int(Side.BUY)
 _MARKET, _LIMIT = int(OrderType.MARKET), int(OrderType.LIMIT)
 _GTC, _IOC, _FOK, _POST_ONLY = (int(each) for each in TimeInForce)
+_PLACED, _REPLACED = int(Verdict.PLACED), int(Verdict.REPLACED)
 _NEW, _PARTIALLY_FILLED, _FILLED, _CANCELLED, _REJECTED = (int(each) for each in OrderStatus)
 
 EXPECTED_EVENT_COLUMNS: Final = ("partition", "input_offset", "event", *STATE_COLUMNS)
@@ -62,7 +64,7 @@ class _Order:
         self.filled_quote = 0
         self.revision = 1
         self.arrival = 0
-        if isinstance(command, PlaceOrder):
+        if type(command) is PlaceOrder:
             self.order_type, self.max_spend = command.order_type, command.max_spend
         else:
             self.order_type, self.max_spend = _LIMIT, 0
@@ -98,26 +100,20 @@ class Reference:
         self._add_trade = trades.flat.extend
         self._add_output = outputs.flat.extend
 
-    def process(self, offset: int, validated: ValidatedOrder) -> None:
-        """Decide one input: the record at `offset` of validated.orders."""
-        command = validated.command
+    def process(self, offset: int, command: OrderCommand) -> None:
+        """Decide one input: the command of the record at `offset` of validated.orders."""
         self._offset = offset
         self._trade_position = 0
         self._time_ns = max(self._time_ns, command.requested_at_ns)
-        match command:
-            case PlaceOrder():
-                verdict = self._place(command, Verdict.PLACED)
-            case CancelOrder():
-                verdict = self._cancel(command)
-            case ReduceOrder():
-                verdict = self._reduce(command)
-            case ReplaceOrder():
-                verdict = self._replace(command)
+        verdict = _DECIDE[type(command)](self, command)
         self._add_output((self._partition, offset, self._time_ns, *verdict))
 
-    def _place(self, command: PlaceOrder | ReplaceOrder, success: int) -> tuple[int, int]:
+    def _place_new(self, command: PlaceOrder) -> tuple[int, int]:
+        return self._place(command, _PLACED, is_duplicate=command.order_id in self._live)
+
+    def _place(self, command: PlaceOrder | ReplaceOrder, success: int, *, is_duplicate: bool) -> tuple[int, int]:
         order = _Order(command, self._time_ns)
-        refusal = self._refusal(order)
+        refusal = Reason.DUPLICATE_ORDER_ID if is_duplicate else self._refusal(order)
         if refusal:
             self._event(REFUSAL, order, _REJECTED, refusal)
             return Verdict.REFUSED, refusal
@@ -167,14 +163,13 @@ class Reference:
         if replaced is None:
             self._event(REFUSAL, _Order(command, self._time_ns), _REJECTED, Reason.REPLACED_ORDER_NOT_LIVE)
             return Verdict.TOO_LATE, Reason.NOT_LIVE
+        is_duplicate = command.order_id in self._live
         self._remove(replaced)
         self._end(replaced, _CANCELLED, Reason.REPLACED)
-        return self._place(command, Verdict.REPLACED)
+        return self._place(command, _REPLACED, is_duplicate=is_duplicate)
 
     def _refusal(self, order: _Order) -> int:
-        """Why the engine does not take a new order, 0 when it does."""
-        if order.order_id in self._live:
-            return Reason.DUPLICATE_ORDER_ID
+        """Why the engine does not take a new order whose id is free, 0 when it does."""
         if order.time_in_force == _POST_ONLY:
             makers = self._side(order.symbol_id, 1 - order.side)
             if makers and self._crosses(order, makers[0][2]):
@@ -202,7 +197,7 @@ class Reference:
         """Trade with the best makers while there are any; returns why the rest must be cancelled, 0 if it need not."""
         makers = self._side(taker.symbol_id, 1 - taker.side)
         met = 0
-        while taker.rest and makers:
+        while makers and taker.filled_quantity < taker.quantity:
             maker = makers[0][2]
             if not self._crosses(taker, maker):
                 return 0
@@ -262,7 +257,10 @@ class Reference:
         del self._live[order.order_id]
 
     def _side(self, symbol_id: int, side: int) -> list[Ranked]:
-        return self._books.setdefault((symbol_id, side), [])
+        book = self._books.get((symbol_id, side))
+        if book is None:
+            book = self._books[symbol_id, side] = []
+        return book
 
     def _change(self, order: _Order) -> None:
         order.revision += 1
@@ -283,6 +281,14 @@ class Reference:
         )  # fmt: skip
 
 
+_DECIDE: Final[dict[type, Callable[[Reference, Any], tuple[int, int]]]] = {
+    PlaceOrder: Reference._place_new,
+    CancelOrder: Reference._cancel,
+    ReduceOrder: Reference._reduce,
+    ReplaceOrder: Reference._replace,
+}
+
+
 class Expected:
     """What the reference says of a whole trace: `events`, `trades` and `outputs` with the columns named above."""
 
@@ -291,11 +297,11 @@ class Expected:
         self._trades = Columns(EXPECTED_TRADE_COLUMNS)
         self._outputs = Columns(EXPECTED_OUTPUT_COLUMNS)
 
-    def feed(self, partition: int, symbols: SymbolTable, inputs: Iterable[tuple[int, ValidatedOrder]]) -> None:
-        """Run a partition's inputs, given as (offset, order) in order, from an empty book."""
+    def feed(self, partition: int, symbols: SymbolTable, inputs: Iterable[tuple[int, OrderCommand]]) -> None:
+        """Run a partition's inputs, given as (offset, command) in order, from an empty book."""
         reference = Reference(partition, symbols, self._events, self._trades, self._outputs)
-        for number, (offset, order) in enumerate(inputs, 1):
-            reference.process(offset, order)
+        for number, (offset, command) in enumerate(inputs, 1):
+            reference.process(offset, command)
             if number % _PACK_EVERY == 0:
                 for table in (self._events, self._trades, self._outputs):
                     table.pack()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from schema.events import ValidatedOrder
+from schema.events import OrderCommand
 from schema.topics import Topology
 from traces.derived import COMPLETION, PLACEMENT, REFUSAL, UPDATE, Decoded, assembled
 from traces.manifest import Manifest
@@ -116,8 +116,8 @@ class Trace:
         return [(0, "once settled"), *([(1, "25 hours later")] if later else [])]
 
     @property
-    def engine_inputs(self) -> dict[int, list[tuple[int, ValidatedOrder]]]:
-        """The validated orders by partition, with their offsets, up to the first that does not decode."""
+    def engine_inputs(self) -> dict[int, list[tuple[int, OrderCommand]]]:
+        """The commands in validated.orders by partition, with their offsets, up to the first that does not decode."""
         return self.decoded.engine_inputs()
 
     @property

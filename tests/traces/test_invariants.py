@@ -786,7 +786,7 @@ def record_is_garbage(world: MiniWorld) -> None:
     put_record(world, topics.ENGINE_OUTPUTS, 0, 2, b"\x01garbage, whatever it was")
 
 
-@breaks("chain-unbroken", "hash is not that of the content")
+@breaks("chain-unbroken", "bytes are not the canonical encoding")
 def encoding_is_not_canonical(world: MiniWorld) -> None:
     # The last record, so that nothing links to it: the same event with one integer in a longer form than need be.
     _, value = world.log[topics.ENGINE_OUTPUTS, 1][-1]
@@ -800,6 +800,15 @@ def encoding_is_not_canonical(world: MiniWorld) -> None:
 @breaks("chain-unbroken", "another partition")
 def record_is_in_another_partition(world: MiniWorld) -> None:
     world.rewrite_outputs(lambda output: replace(output, symbol_partition=1))
+
+
+def test_encoding_that_is_not_canonical_is_seen_beside_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("traces.derived._SAMPLED_MAX", 1)
+    world = busy_world()
+    encoding_is_not_canonical(world)
+    found = check_one(world.trace(), "chain-unbroken").violations
+    assert found["what"].tolist() == ["bytes are not the canonical encoding"]
+    assert found["topic"].tolist() == [topics.ENGINE_OUTPUTS]
 
 
 # --- no-lost-ack

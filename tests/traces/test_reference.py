@@ -1,12 +1,18 @@
 """The reference says what the matching rules say; and the engine, written by other rules of thumb, agrees with it."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.mini_world import BUY, FOK, GTC, IOC, LIMIT, MARKET, POST_ONLY, SELL, MiniWorld
+from benchmarks.mini_world import BUY, FOK, GTC, IOC, LIMIT, MARKET, POST_ONLY, SELL, TOPOLOGY, MiniWorld
+from engine.matching import MatchingEngine
 from schema.codes import Reason, Verdict
+from schema.events import PlaceOrder, ReplaceOrder, ValidatedOrder
+from schema.identifiers import OrderId, SymbolId, UserId
+from schema.topics import VALIDATED_ORDERS
 from traces.derived import COMPLETION, PLACEMENT, REFUSAL, UPDATE
 from traces.invariants import check_one
+from traces.reference import Expected
 
 
 def _story(world: MiniWorld, order_id: int) -> list[tuple[int, int, int]]:
@@ -49,6 +55,27 @@ def test_reduced_order_keeps_its_place() -> None:
     world.reduce(1, first, 1)
     world.place(3, BUY, 100, 1)
     assert _story(world, first)[-1] == (COMPLETION, Reason.FILLED, 1)
+
+
+@pytest.mark.parametrize("taken", [1, 2], ids=["the replaced order's own", "another live order's"])
+def test_replace_to_a_live_id_cancels_the_one_and_refuses_the_other_as_the_engine_does(taken: int) -> None:
+    # The balance core lets no such replace pass; the engine does not rely on it.
+    commands = [
+        *(PlaceOrder(f"p{n}", UserId(1), 7, OrderId(n), SymbolId(1), SELL, LIMIT, GTC, 100, 5, 0) for n in (1, 2)),
+        ReplaceOrder("r", UserId(1), 7, OrderId(taken), SymbolId(1), OrderId(1), SELL, GTC, 99, 5),
+    ]
+    expected = Expected()
+    expected.feed(0, TOPOLOGY.symbols, enumerate(commands))
+    last = expected.events[expected.events["input_offset"] == 2]
+    said = list(zip(last["event"], last["order_id"], last["reason"], strict=True))
+    assert said == [(COMPLETION, 1, Reason.REPLACED), (REFUSAL, taken, Reason.DUPLICATE_ORDER_ID)]
+    assert expected.outputs["verdict"].tolist()[-1] == Verdict.REFUSED
+    engine = MatchingEngine(TOPOLOGY, 0)
+    for offset, command in enumerate(commands):
+        validated = ValidatedOrder(0, offset + 1, offset + 1, command)
+        output, *_ = engine.apply(validated, VALIDATED_ORDERS, 0, offset)
+    assert [(each.order_id, each.reason) for each in output.order_completions] == [(1, Reason.REPLACED)]
+    assert [(each.order_id, each.reason) for each in output.refusals] == [(taken, Reason.DUPLICATE_ORDER_ID)]
 
 
 def test_rest_is_cancelled_in_front_of_an_own_order() -> None:
