@@ -12,8 +12,8 @@ from pathlib import Path
 SEEDS = (1, 2, 3, 4, 5)
 ORDERS = 20_000
 ORDERS_PER_SECOND = 2_000
-"""Simulated arrivals, as dense as in a busy market. What every seam batches depends on it: at 250 a second an order costs
-about twice as much."""
+"""Simulated arrivals, as dense as in a busy market. Every seam batches by it: at 250 a second an order costs
+twice as much."""
 MEMORY_ORDERS = (20_000, 100_000)
 
 
