@@ -38,6 +38,7 @@ class Link(NamedTuple):
 
     offset: int
     sequence: int
+    time_ns: int
     input: tuple[str, int, int]
     cause: TopicPartition
     cause_sequence: int
@@ -156,6 +157,7 @@ def _of_output(record: LogRecord) -> Link:
     return Link(
         offset=record.offset,
         sequence=output.output_seq,
+        time_ns=output.time_ns,
         input=(output.input_topic, output.input_partition, output.input_offset),
         cause=TopicPartition(BALANCE_EVENTS, output.input.source_partition),
         cause_sequence=output.input.source_sequence,
@@ -173,6 +175,7 @@ def _of_balance_event(record: LogRecord) -> Link:
     return Link(
         offset=record.offset,
         sequence=event.sequence,
+        time_ns=event.time_ns,
         input=(event.input_topic, event.input_partition, event.input_offset),
         cause=TopicPartition(ENGINE_OUTPUTS, event.update_partition) if has_cause else _NO_CAUSE,
         cause_sequence=event.update_output_seq if has_cause else 0,

@@ -13,6 +13,7 @@ import typer
 
 from sim import live_commands
 from sim.audit_command import audit
+from sim.audit_command import audit
 from sim.stack.commands import stack
 
 if TYPE_CHECKING:
@@ -237,6 +238,7 @@ def _seeds(text: str) -> tuple[int, int]:
 
 live_commands.register(app)
 app.add_typer(stack, name="stack")
+app.command()(audit)
 app.command()(audit)
 
 
