@@ -85,7 +85,7 @@ class LocalWorkers:
                         yield result
             except BaseException:
                 # What is half done is of no use to anybody: a campaign that is stopped stops at once.
-                pool.stop()  # type: ignore[no-untyped-call]
+                pool.stop()
                 raise
 
 
