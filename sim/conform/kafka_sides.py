@@ -281,7 +281,7 @@ async def stop_for_certain(client: Any) -> None:
     # A task of its own: the real consumer's stop raises CancelledError when it is called soon after start.
     end = client.stop if hasattr(client, "stop") else client.close
     stopping = asyncio.ensure_future(end())
-    await asyncio.wait([stopping], timeout=20)
+    await asyncio.wait([stopping], timeout=5)
     if not stopping.done():
         stopping.cancel()
         await asyncio.wait([stopping])

@@ -170,7 +170,8 @@ class GroupMembership:
                 await asyncio.sleep(self._backoff_s)
             else:
                 assert isinstance(found, dict)
-                return found
+                # Offset -1 can be committed; for the client there is none then.
+                return {tp: committed for tp, committed in found.items() if committed.offset >= 0}
 
     def unsubscribed(self) -> None:
         """The consumer has unsubscribed: leave the group."""

@@ -163,10 +163,14 @@ async def test_empty_transaction_leaves_no_trace(kafka: Kafka) -> None:
 async def test_context_aborts_when_an_exception_leaves_it(kafka: Kafka) -> None:
     tp = await kafka.partition()
     producer = await kafka.transactional()
-    with pytest.raises(KeyError):
+
+    async def fail_inside() -> None:
         async with producer.transaction():
             await producer.send(tp.topic, b"v")
             raise KeyError
+
+    with pytest.raises(KeyError):
+        await fail_inside()
     async with producer.transaction():
         await producer.send(tp.topic, b"w")
     await settled(kafka, tp)
