@@ -316,10 +316,18 @@ async def create_topics(clients: Clients, names: list[str], partitions: int, con
         while True:
             described = await admin.describe_topics(names)
             if all(sum(each["leader"] >= 0 for each in topic["partitions"]) == partitions for topic in described):
-                return
+                break
             await asyncio.sleep(_POLL_S)
     finally:
         await admin.close()
+    # A broker is told of its leaderships a little later than of the topics, and meanwhile drops what asks for no
+    # acknowledgement; it does answer only as the leader what is asked here.
+    asker = clients.consumer()
+    await asker.start()
+    try:
+        await asker.end_offsets([TopicPartition(name, number) for name in names for number in range(partitions)])
+    finally:
+        await asker.stop()
 
 
 async def _delete_topics(clients: Clients, names: list[str]) -> None:
