@@ -561,8 +561,8 @@ class ModifyPlan:
             raise invalid(
                 f"Request on table {self.table.keyspace}.{self.table.name} with ttl of {ttl} seconds exceeds maximum "
                 "supported expiration date of 2038-01-19T03:14:06+00:00. In order to avoid this use a lower TTL, "
-                "change the expiration date overflow policy or upgrade to a version where this limitation is fixed. See "
-                "CASSANDRA-14092 and CASSANDRA-14227 for more details."
+                "change the expiration date overflow policy or upgrade to a version where this limitation is fixed. "
+                "See CASSANDRA-14092 and CASSANDRA-14227 for more details."
             )
 
     def changes(self, full: Values, timestamp: int, now_s: int) -> list[Change]:
@@ -947,6 +947,8 @@ class SelectPlan:
             if statement.per_partition_limit is None
             else sources.of(statement.per_partition_limit, "[per_partition_limit]", _INT)
         )
+        if self.is_count and self.per_partition_source >= 0:
+            raise invalid("PER PARTITION LIMIT is not allowed with aggregate queries.")
         self.names = [output.name for output in self.outputs]
         self.convert = tuple((i, o.type.to_python) for i, o in enumerate(self.outputs) if o.type.to_python is not None)
         self.binder = sources.binder()
