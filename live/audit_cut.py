@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from aiokafka.structs import TopicPartition
 
 from schema import wire
+from schema.events import PlaceOrder, ReplaceOrder
 from schema.topics import BALANCE_EVENTS, ENGINE_OUTPUTS, FUND_UPDATES, ORDER_RESPONSES, VALIDATED_ORDERS
 
 
@@ -170,8 +171,8 @@ def _of_output(record: LogRecord) -> Link:
 def _of_balance_event(record: LogRecord) -> Link:
     event = wire.BALANCE_EVENT.decode(record.value)
     has_cause = event.update_partition >= 0
-    # The balance core writes the history of an order that it refuses; its id is in the answer.
-    order_id = event.response.order_id if event.response is not None else 0
+    # The balance core writes the history of an order that it refuses.
+    asked = event.request.order_id if isinstance(event.request, PlaceOrder | ReplaceOrder) else None
     return Link(
         offset=record.offset,
         sequence=event.sequence,
@@ -179,7 +180,7 @@ def _of_balance_event(record: LogRecord) -> Link:
         input=(event.input_topic, event.input_partition, event.input_offset),
         cause=TopicPartition(ENGINE_OUTPUTS, event.update_partition) if has_cause else _NO_CAUSE,
         cause_sequence=event.update_output_seq if has_cause else 0,
-        orders=(order_id,) if order_id and not has_cause else (),
+        orders=() if asked is None else (asked,),
         accounts=tuple((event.user_id, entry.asset_id) for entry in event.entries),
         is_answered=event.response is not None,
     )

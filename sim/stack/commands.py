@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sim.progress import Progress
 from sim.stack.settings import (
-    CASSANDRA_VARIABLE,
+    ADDRESS_VARIABLES,
+    BROKERS_VARIABLE,
+    CASSANDRA_PORT_VARIABLE,
     DEFAULT_CASSANDRA_PORT,
     DEFAULT_KAFKA_PORT,
     FOLDER_VARIABLE,
-    KAFKA_VARIABLE,
+    KAFKA_PORT_VARIABLE,
     SERVICES,
     StackSettings,
     stack_folder,
@@ -35,13 +38,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 def up(
     folder: Folder = None,
     only: Annotated[str, typer.Option(help="kafka or cassandra alone.", show_default=False)] = ",".join(SERVICES),
-    brokers: Annotated[int, typer.Option(envvar="EXCHANGE_SIM_STACK_BROKERS", help="Kafka brokers, 1 or 3.")] = 1,
+    brokers: Annotated[int, typer.Option(envvar=BROKERS_VARIABLE, help="Kafka brokers, 1 or 3.")] = 1,
     kafka_port: Annotated[
-        int, typer.Option(envvar="EXCHANGE_SIM_STACK_KAFKA_PORT", help="First of the brokers' ports.")
+        int, typer.Option(envvar=KAFKA_PORT_VARIABLE, help="First of the brokers' ports.")
     ] = DEFAULT_KAFKA_PORT,
     cassandra_port: Annotated[
         int,
-        typer.Option(envvar="EXCHANGE_SIM_STACK_CASSANDRA_PORT", help="Cassandra's port; the next is used too."),
+        typer.Option(envvar=CASSANDRA_PORT_VARIABLE, help="Cassandra's port; the next is used too."),
     ] = DEFAULT_CASSANDRA_PORT,
     kafka_heap: Annotated[int, typer.Option(metavar="MB", help="Heap of each broker.")] = 512,
     cassandra_heap: Annotated[int, typer.Option(metavar="MB", help="Heap of Cassandra.")] = 768,
@@ -49,7 +52,6 @@ def up(
     json: Json = False,
 ) -> None:
     """Start what does not run yet, and wait until it answers."""
-    from sim.progress import Progress
     from sim.stack.lifecycle import up as start_stack
 
     settings = StackSettings(
@@ -76,7 +78,6 @@ def down(
     json: Json = False,
 ) -> None:
     """Stop the servers that `up` started, and nothing else."""
-    from sim.progress import Progress
     from sim.stack.lifecycle import down as stop_stack
 
     progress = Progress(sys.stderr)
@@ -91,6 +92,22 @@ def down(
         print(f"{name}: {how}")
     if not ended:
         print(f"no stack was started in {stack_folder(folder)}")
+
+
+@stack.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def run_command(
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="What to run, after `--`.")],
+    folder: Folder = None,
+) -> None:
+    """Run a command with servers: those of the environment, else a stack that is started for it and stopped after it.
+
+    The command finds their addresses in its environment. Exit status: the command's.
+    """
+    from sim.stack.lifecycle import run_with_servers
+    from sim.stack.settings import stack_settings
+
+    progress = Progress(sys.stderr)
+    raise typer.Exit(run_with_servers(stack_folder(folder), stack_settings(), command, progress.show, progress.clear))
 
 
 @stack.command()
@@ -115,5 +132,4 @@ def _print(states: "list[ServerState]", addresses: dict[str, str], *, json_wante
     for state in states:
         print(f"{state.name:10} {state.address:16} {state.state:10} process {state.pid}, log {state.log}")
     if states and all(state.is_ready for state in states):
-        variables = {"kafka": KAFKA_VARIABLE, "cassandra": CASSANDRA_VARIABLE}
-        print("export " + " ".join(f"{variables[service]}={address}" for service, address in addresses.items()))
+        print("export " + " ".join(f"{ADDRESS_VARIABLES[service]}={address}" for service, address in addresses.items()))

@@ -8,9 +8,11 @@ a folder: it holds a lock.
 import contextlib
 import fcntl
 import json
+import os
 import shutil
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -19,7 +21,7 @@ from sim.stack import cassandra, kafka
 from sim.stack.maven import find_java, resolve_jars
 from sim.stack.processes import LOOK_EVERY_S, ServerCommand, ServerProcess, check_ports, last_lines, start, stop
 from sim.stack.readiness import why_not_ready
-from sim.stack.settings import KAFKA, StackError, StackSettings
+from sim.stack.settings import ADDRESS_VARIABLES, KAFKA, SERVICES, StackError, StackSettings, addresses_given
 
 FORMAT: Final = 1
 
@@ -93,7 +95,7 @@ def down(folder: Path, tell: Tell, *, wipe: bool = False) -> dict[str, str]:
             ended = stop(list(recorded.processes))
             _record(folder).unlink()
         if wipe:
-            for service in ("kafka", "cassandra"):
+            for service in SERVICES:
                 shutil.rmtree(folder / service, ignore_errors=True)
         return ended
 
@@ -113,6 +115,35 @@ def running_addresses(folder: Path) -> dict[str, str]:
         return {}
     dead = {process.service for process in recorded.processes if not process.is_running()}
     return {service: address for service, address in recorded.settings.addresses().items() if service not in dead}
+
+
+def run_with_servers(
+    folder: Path, settings: StackSettings, command: Sequence[str], tell: Tell, told: Callable[[], None]
+) -> int:
+    """Run a command with every server's address in its environment; returns its exit status.
+
+    Servers that the environment names are used as they are. For the others a stack is started, unless it runs, and
+    what was started is stopped again. `told` is called when nothing is shown any more.
+    """
+    given = addresses_given()
+    missing = tuple(service for service in SERVICES if service not in given)
+    runs_already = bool(running_addresses(folder))
+    try:
+        if missing and not runs_already:
+            up(folder, replace(settings, services=missing), tell)
+        addresses = {**running_addresses(folder), **given}
+        if lacking := [service for service in SERVICES if service not in addresses]:
+            raise StackError(f"the stack in {folder} runs without {' and '.join(lacking)}; `stack up` completes it")
+        told()
+        variables = {ADDRESS_VARIABLES[service]: address for service, address in addresses.items()}
+        try:
+            return subprocess.run(command, env={**os.environ, **variables}, check=False).returncode
+        except OSError as error:
+            raise StackError(f"{command[0]} cannot be run: {error.strerror}") from None
+    finally:
+        if missing and not runs_already:
+            down(folder, tell)
+        told()
 
 
 def read_stack(folder: Path) -> Stack | None:

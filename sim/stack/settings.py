@@ -17,6 +17,12 @@ CASSANDRA_VARIABLE: Final = "EXCHANGE_SIM_CASSANDRA"
 KAFKA: Final = "kafka"
 CASSANDRA: Final = "cassandra"
 SERVICES: Final = (KAFKA, CASSANDRA)
+ADDRESS_VARIABLES: Final = {KAFKA: KAFKA_VARIABLE, CASSANDRA: CASSANDRA_VARIABLE}
+
+KAFKA_PORT_VARIABLE: Final = "EXCHANGE_SIM_STACK_KAFKA_PORT"
+CASSANDRA_PORT_VARIABLE: Final = "EXCHANGE_SIM_STACK_CASSANDRA_PORT"
+BROKERS_VARIABLE: Final = "EXCHANGE_SIM_STACK_BROKERS"
+"""Defaults of a stack that is started."""
 
 DEFAULT_KAFKA_PORT: Final = 19092
 DEFAULT_CASSANDRA_PORT: Final = 19042
@@ -94,3 +100,25 @@ def stack_folder(given: Path | None = None, environment: Mapping[str, str] = os.
     if given is not None:
         return given.absolute()
     return Path(environment.get(FOLDER_VARIABLE) or DEFAULT_FOLDER).absolute()
+
+
+def stack_settings(environment: Mapping[str, str] = os.environ) -> StackSettings:
+    """The settings of a stack for which nothing is given but the environment. Raises StackError."""
+    numbers = {}
+    for field, variable in (
+        ("brokers", BROKERS_VARIABLE),
+        ("kafka_port", KAFKA_PORT_VARIABLE),
+        ("cassandra_port", CASSANDRA_PORT_VARIABLE),
+    ):
+        text = environment.get(variable)
+        if text:
+            if not text.isdecimal():
+                raise StackError(f"{variable} must be a number, not {text!r}")
+            numbers[field] = int(text)
+    return StackSettings(**numbers)  # type: ignore[arg-type]  # all of these are numbers
+
+
+def addresses_given(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Service -> address, of those servers that the environment names."""
+    named = {service: environment.get(variable, "") for service, variable in ADDRESS_VARIABLES.items()}
+    return {service: address for service, address in named.items() if address}
