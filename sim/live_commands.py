@@ -125,7 +125,7 @@ def serve(
                 own = ["--instance", str(number)]
                 if metrics_port is not None:
                     own += ["--metrics-port", str(metrics_port + len(children))]
-                command = python_command("sim.commandline", "serve", name, *shared, *own)
+                command = python_command("sim", "serve", name, *shared, *own)
                 children.append(Child(f"{name}-{number}", command))
         raise typer.Exit(supervise(children, options))
     except ServersUnusable as error:

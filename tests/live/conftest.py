@@ -37,7 +37,7 @@ class RealServers:
 
 @pytest.fixture
 def servers() -> Iterator[RealServers]:
-    """The real servers at the addresses in the environment; skips where there are none. What a test leaves is removed."""
+    """The real servers at the addresses in the environment; skips where there are none. Removes what a test leaves."""
     addresses = {name: os.environ.get(name, "") for name in (KAFKA_VARIABLE, CASSANDRA_VARIABLE)}
     if missing := [name for name, address in addresses.items() if not address]:
         pytest.skip(f"needs real servers: set {' and '.join(missing)}, as `exchange-sim stack up` prints them")

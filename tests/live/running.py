@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-COMMAND = (sys.executable, "-m", "sim.commandline")
+COMMAND = (sys.executable, "-m", "sim")
 PATIENCE_S = 90.0
 
 
