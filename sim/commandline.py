@@ -7,12 +7,11 @@ one clear line on stderr and no traceback. Everything heavy is imported inside t
 import sys
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from sim import live_commands
-from sim.audit_command import audit
 from sim.audit_command import audit
 from sim.stack.commands import stack
 
@@ -80,7 +79,7 @@ def run(
     if faults is None:
         faults = sought.faults if sought is not None else SWARM
     given = {"orders": orders, "users": users, "symbols": symbols}
-    options = {name: value for name, value in given.items() if value is not None}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if duration is not None:
         options["duration_ns"] = _duration_ns(duration)
     scenario = Scenario(seed=seed, flow=flow, faults=faults, defect=defect, **options)
@@ -238,7 +237,6 @@ def _seeds(text: str) -> tuple[int, int]:
 
 live_commands.register(app)
 app.add_typer(stack, name="stack")
-app.command()(audit)
 app.command()(audit)
 
 

@@ -11,7 +11,7 @@ later      25 hours on, the rows are read again: live ones are there, finished o
 import gc
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -26,16 +26,17 @@ from sim.clients import Clients
 from sim.deployment import Deployment
 from sim.faults.catalogue import OPTIONS
 from sim.faults.injector import Injector
-from sim.faults.plan import Strike, draw_plan
+from sim.faults.plan import draw_plan
 from sim.flows import FlowReport, Operation, load_flow, make_topology, synthetic_flow
 from sim.hosts import RUN_STARTS_NS
 from sim.progress import Progress
 from sim.randomness import Randomness
-from sim.scenario import MILLISECOND_NS, SECOND_NS, SYNTHETIC, Scenario
+from sim.scenario import MILLISECOND_NS, SECOND_NS, SYNTHETIC, Scenario, ScenarioError
+from sim.script import Script, Strike
 from sim.world import World
 from traces.invariants import check
 from traces.manifest import Manifest, TopologyRecord, package_versions
-from traces.recorder import Recorder
+from traces.recorder import NoTrace, Recorder
 from traces.store import TraceWriter, read_trace, write_verdicts
 from traces.summary import completions_by_reason, counts
 from traces.trace import Trace
@@ -172,8 +173,11 @@ def simulate(
     topology, operations, report, duration_ns = _open_flow(scenario, randomness)
     world = World(scenario.seed, recorder)
     deployment = Deployment(world, scenario, topology)
-    # Drawn before the world is touched, so that a wrong fault name costs nothing.
-    plan = draw_plan(scenario.faults, OPTIONS, deployment.layout, duration_ns, randomness)
+    # Before the world is touched, so that a wrong fault name costs nothing.
+    if scenario.script is not None:
+        plan = scenario.script.strikes
+    else:
+        plan = draw_plan(scenario.faults, OPTIONS, deployment.layout, duration_ns, randomness)
     try:
         with defects.applied(defect), world.running():
             run = _Run(scenario, world, deployment, progress, check_sink)
@@ -198,9 +202,34 @@ def simulate(
     )
 
 
+def written_out(scenario: Scenario) -> Scenario:
+    """The same scenario with its choices written out in a script: the same run, to the byte.
+
+    Raises ScenarioError or FlowError for what cannot be run.
+    """
+    if scenario.script is not None:
+        return scenario
+    randomness = Randomness(scenario.seed)
+    topology, operations, _, duration_ns = _open_flow(scenario, randomness)
+    world = World(scenario.seed, Recorder(NoTrace()))
+    try:
+        layout = Deployment(world, scenario, topology).layout
+        strikes = draw_plan(scenario.faults, OPTIONS, layout, duration_ns, randomness)
+    finally:
+        world.close()
+    script = Script(topology=TopologyRecord.of(topology), operations=tuple(operations), strikes=strikes)
+    return replace(scenario, duration_ns=duration_ns, script=script)
+
+
 def _open_flow(
     scenario: Scenario, randomness: Randomness
 ) -> tuple[Topology, Iterable[Operation], FlowReport | None, int]:
+    if scenario.script is not None:
+        try:
+            topology = scenario.script.topology.topology()
+        except ValueError as error:
+            raise ScenarioError(f"scenario: {error}") from None
+        return topology, scenario.script.operations, None, scenario.duration_ns
     if scenario.flow != SYNTHETIC:
         recorded = load_flow(
             scenario.flow,

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
+from sim.script import Script
+
 SECOND_NS: Final = 1_000_000_000
 MILLISECOND_NS: Final = 1_000_000
 
@@ -61,6 +63,8 @@ class Scenario:
     """Outputs between two snapshots of a partition; far fewer than in production, so that short runs meet them."""
     settle_bound_ns: int = 120 * SECOND_NS
     """How long the system may take to settle once all faults are healed."""
+    script: Script | None = None
+    """What clients do and what strikes, written out; None: what the seed and the options above draw."""
 
     def __post_init__(self) -> None:
         for name, low, high in _BOUNDS:
@@ -73,7 +77,8 @@ class Scenario:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        data: dict[str, Any] = msgspec.to_builtins(self)
+        return data
 
     @classmethod
     def from_dict(cls, data: object) -> "Scenario":

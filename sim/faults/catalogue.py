@@ -9,10 +9,11 @@ from typing import Final
 
 from schema.topics import BALANCE_EVENTS, ENGINE_OUTPUTS, FUND_UPDATES, ORDER_REQUESTS, VALIDATED_ORDERS
 from sim.deployment import GATEWAY, SETTLEMENT, Deployment
-from sim.faults.plan import FaultOptions, Layout, Span, Strike
+from sim.faults.plan import FaultOptions, Layout, Span
 from sim.kafka.faults import FLIPPED, GARBAGE
 from sim.randomness import Stream
 from sim.scenario import MILLISECOND_NS
+from sim.script import Strike
 
 Undo = Callable[[], None]
 """Ends a strike; called once, after its duration or when everything is healed."""

@@ -6,8 +6,8 @@ from typing import Final
 
 from sim.deployment import Deployment
 from sim.faults.catalogue import BEGIN, Undo, is_moment
-from sim.faults.plan import Strike
 from sim.scenario import SECOND_NS
+from sim.script import Strike
 
 AIM_NS: Final = SECOND_NS
 """How long an aimed strike waits for its moment; then it strikes all the same."""

@@ -10,6 +10,7 @@ from typing import Final
 
 from sim.randomness import Randomness, Stream
 from sim.scenario import MILLISECOND_NS, NO_FAULTS, SWARM, ScenarioError
+from sim.script import Strike
 
 MINUTE_NS: Final = 60_000 * MILLISECOND_NS
 MIX_PPM: Final = (150_000, 300_000, 500_000, 800_000)
@@ -45,29 +46,6 @@ class Layout:
     def hosts(self) -> tuple[str, ...]:
         """All hosts that run a service, in a fixed order."""
         return tuple(name for names in self.services.values() for name in names)
-
-
-@dataclass(frozen=True)
-class Strike:
-    """One fault, once: when it begins and how long it lasts, at whom it aims, and how strong it is."""
-
-    fault: str
-    at_ns: int
-    duration_ns: int
-    target: str
-    """A host, a broker, a replica, a group, or "a->b" for one direction of a link ("*" stands for any node)."""
-    strength: int
-    """In the unit that the fault's parameters name."""
-    is_aimed: bool = False
-    """Whether it waits, from `at_ns` on, for the moment that the fault's options name."""
-
-    def describe(self) -> str:
-        strength = f", strength {self.strength}" if self.strength else ""
-        aimed = ", aimed" if self.is_aimed else ""
-        return (
-            f"{self.fault} on {self.target} at {self.at_ns / 1e9:.3f} s for {self.duration_ns / 1e9:.3f} s"
-            f"{strength}{aimed}"
-        )
 
 
 Aim = Callable[[Stream, Layout], str]
