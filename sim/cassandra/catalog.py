@@ -6,13 +6,14 @@ A schema change is agreed upon by all nodes at once: schema disagreement is not 
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from sim.cassandra import statements as st
 from sim.cassandra.errors import ServerRefusal, already_exists, bad_configuration, invalid, syntax_error, unsupported
-from sim.cassandra.types import CqlType, Descending, cql_type
+from sim.cassandra.types import CQL_TYPES, CqlType, Descending, cql_type
 
 PARTITION, CLUSTERING, STATIC, REGULAR = "partition", "clustering", "static", "regular"
 
@@ -84,6 +85,13 @@ class Table:
         self.key_space = (keyspace, *(column.type.name for column in self.partition_key))
         """Where equal partition keys are the same key: in the tables of one keyspace whose keys have the same types."""
         self.position_of = position_function(self.clustering_key)
+        self._pack_key: Callable[..., bytes] | None = None
+        codes = [column.type.pack_code for column in self.partition_key]
+        if all(codes):
+            # Composite keys: each part with its length before it and a zero behind it.
+            layout = ">" + ("".join(f"H{code}x" for code in codes) if len(codes) > 1 else codes[0])
+            self._pack_key = struct.Struct(layout).pack
+            self._key_lengths = tuple(struct.calcsize(f">{code}") for code in codes) if len(codes) > 1 else None
 
     def _arrange(self) -> None:
         """`SELECT *` order: keys as declared, then statics and regulars, each by name."""
@@ -114,6 +122,12 @@ class Table:
 
     def routing_bytes(self, partition_key: tuple[Any, ...]) -> bytes:
         """The serialized partition key, from which its token is computed."""
+        if self._pack_key is not None:
+            if self._key_lengths is None:
+                return self._pack_key(*partition_key)
+            return self._pack_key(
+                *[each for pair in zip(self._key_lengths, partition_key, strict=True) for each in pair]
+            )
         parts = [column.type.to_bytes(value) for column, value in zip(self.partition_key, partition_key, strict=True)]
         if len(parts) == 1:
             return parts[0]
@@ -213,16 +227,26 @@ class Catalog:
                 return False
             raise already_exists(statement.name, "")
         options = dict(statement.replication)
-        strategy = options.pop("class", "").rpartition(".")[2]
+        if "class" not in options:
+            raise bad_configuration("Missing replication strategy class")
+        given = options.pop("class")
+        strategy = given.rpartition(".")[2]
         if strategy not in ("SimpleStrategy", "NetworkTopologyStrategy"):
-            raise bad_configuration(f"Unable to find replication strategy class '{strategy}'")
+            full = given if "." in given else f"org.apache.cassandra.locator.{given}"
+            raise bad_configuration(f"Unable to find replication strategy class '{full}'")
         allowed = {"replication_factor"} | ({self._datacenter} if strategy == "NetworkTopologyStrategy" else set())
         for option in options:
             if option not in allowed:
-                raise bad_configuration(f"Unrecognized strategy option {{{option}}} passed to {strategy}")
-        factor = options.get(self._datacenter, options.get("replication_factor", ""))
-        if not factor.isdigit() or int(factor) < 1:
-            raise bad_configuration(f"Replication factor must be a positive integer, not {factor!r}")
+                raise bad_configuration(
+                    f"Unrecognized strategy option {{{option}}} passed to {strategy} for keyspace {statement.name}"
+                )
+        factor = options.get(self._datacenter, options.get("replication_factor", "1"))  # 1 is default_keyspace_rf
+        if not factor.removeprefix("-").isdigit():
+            raise bad_configuration(f'For input string: "{factor}"')
+        if int(factor) < 0:
+            raise bad_configuration(f"Replication factor must be non-negative, found {factor}")
+        if int(factor) == 0:
+            raise unsupported("a replication factor of 0")
         if int(factor) > self._nodes:
             raise unsupported(f"a replication factor of {factor} on {self._nodes} nodes")
         self.keyspaces[statement.name] = Keyspace(statement.name, int(factor))
@@ -263,7 +287,8 @@ class Catalog:
                 raise invalid(
                     "Static columns are only useful (and thus allowed) if the table has at least one clustering column"
                 )
-            table.add(Column(definition.name, cql_type(definition.type), STATIC if definition.static else REGULAR))
+            kind = STATIC if definition.static else REGULAR
+            table.add(Column(definition.name, _known_type(self.keyspaces[table.keyspace], definition.type), kind))
             added = True
         self.version += added
         return added
@@ -279,6 +304,13 @@ class Catalog:
         del self.keyspaces[table.keyspace].tables[table.name]
         self.version += 1
         return table
+
+
+def _known_type(keyspace: Keyspace, written: st.TypeName) -> CqlType:
+    """The type. One that is no type of CQL's own is taken for a user-defined type, of which there are none."""
+    if written.name.lower() not in CQL_TYPES:
+        raise invalid(f"Unknown type {keyspace.name}.{written.name.lower()}")
+    return cql_type(written)
 
 
 def _make_table(keyspace: Keyspace, statement: st.CreateTable) -> Table:
@@ -303,9 +335,10 @@ def _make_table(keyspace: Keyspace, statement: st.CreateTable) -> Table:
         if column not in ordered:
             raise invalid(f"Missing CLUSTERING ORDER for column {column}")
     if ordered and ordered != statement.clustering_key:
+        early, late = next(pair for pair in zip(statement.clustering_key, ordered, strict=True) if pair[0] != pair[1])
         raise invalid(
             "The order of columns in the CLUSTERING ORDER directive must match that of the clustering columns "
-            f"({', '.join(statement.clustering_key)})"
+            f"({early} must appear before {late})"
         )
     descending = dict(statement.clustering_order)
     columns = []
@@ -313,7 +346,7 @@ def _make_table(keyspace: Keyspace, statement: st.CreateTable) -> Table:
         if key not in defined:
             raise invalid(f"Unknown column '{key}' referenced in PRIMARY KEY for table '{name}'")
         kind = PARTITION if key in statement.partition_key else CLUSTERING
-        key_type = cql_type(defined[key].type)
+        key_type = _known_type(keyspace, defined[key].type)
         if defined[key].static:
             raise invalid(f"Static column '{key}' cannot be part of the PRIMARY KEY")
         if not key_type.key_allowed:
@@ -325,7 +358,8 @@ def _make_table(keyspace: Keyspace, statement: st.CreateTable) -> Table:
                 raise invalid(
                     "Static columns are only useful (and thus allowed) if the table has at least one clustering column"
                 )
-            columns.append(Column(definition.name, cql_type(definition.type), STATIC if definition.static else REGULAR))
+            kind = STATIC if definition.static else REGULAR
+            columns.append(Column(definition.name, _known_type(keyspace, definition.type), kind))
     options = dict(statement.options)
     read_repair = options.pop("read_repair", "BLOCKING").upper()
     if read_repair not in ("BLOCKING", "NONE"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cassandra import ConsistencyLevel
 from cassandra.protocol import (
     AlreadyExistsException,
     ConfigurationException,
@@ -91,7 +92,8 @@ def already_exists(keyspace: str, table: str) -> ServerRefusal:
 def unavailable(consistency: int, required: int, alive: int) -> ErrorMessage:
     """Too few replicas are known to be up; nothing was sent to any."""
     info = {"consistency": consistency, "required_replicas": required, "alive_replicas": alive}
-    return UnavailableErrorMessage(UnavailableErrorMessage.error_code, "Cannot achieve consistency level", info)
+    text = f"Cannot achieve consistency level {ConsistencyLevel.value_to_name[consistency]}"
+    return UnavailableErrorMessage(UnavailableErrorMessage.error_code, text, info)
 
 
 def write_timeout(consistency: int, received: int, required: int, write_type: int) -> ErrorMessage:

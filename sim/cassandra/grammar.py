@@ -395,7 +395,13 @@ class _Build(Transformer[Token, Any]):
     def create_keyspace(
         self, if_not_exists: bool | None, name: str, options: tuple[tuple[str, object], ...] | None
     ) -> st.CreateKeyspace:
-        replication = dict(options or ()).get("replication", ())
+        given = dict(options or ())
+        for option in given:
+            if option not in ("replication", "durable_writes"):
+                raise syntax_error(f"Unknown property '{option}'")
+        if "replication" not in given:
+            raise invalid("Missing mandatory option 'replication'")
+        replication = given["replication"]
         if not isinstance(replication, tuple):
             raise syntax_error("replication must be a map")
         return st.CreateKeyspace(name, bool(if_not_exists), replication)

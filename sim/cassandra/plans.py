@@ -12,7 +12,7 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, ClassVar
+from typing import Any
 
 from cassandra.query import UNSET_VALUE
 
@@ -91,19 +91,27 @@ def _constant(term: st.Term, name: str, kind: CqlType) -> Any:
 
 
 def _collection_value(literal: st.Collection, name: str, kind: CqlType) -> object:
-    def element(term: Any, of: CqlType) -> Any:
+    def element(term: Any, of: CqlType, what: str = "value") -> Any:
         if isinstance(term, st.Marker):
             raise unsupported("a bind marker inside a collection literal")
+        if isinstance(term, st.Literal) and term.kind == "NULL":
+            raise invalid("null is not supported inside collections")
+        if isinstance(term, st.Literal) and of.literals and term.kind not in of.literals:
+            shown = f"'{term.text}'" if term.kind == "STRING" else term.text
+            raise invalid(f"Invalid {literal.kind} literal for {name}: {what} {shown} is not of type {of.name}")
         value = _constant(term, name, of)
         return value if of.to_python is None else of.to_python(value)
 
     if literal.kind == "map" and len(kind.element_types) == 2:
         key_type, value_type = kind.element_types
         pairs: Sequence[Any] = literal.items
-        return {element(key, key_type): element(value, value_type) for key, value in pairs}
+        # Of a key that is written twice the first value counts, as in Cassandra.
+        return {element(key, key_type, "key"): element(value, value_type) for key, value in reversed(pairs)}
     if len(kind.element_types) == 2 and not literal.items:
         return {}
     if len(kind.element_types) != 1 or literal.kind == "map" or (literal.kind == "set") != ("set<" in kind.name):
+        if literal.kind == "list":
+            raise invalid(f"Unexpected receiver type '{kind.name}'; only list and vector are expected")
         raise invalid(f"Invalid {literal.kind} literal for {name} of type {kind.name}")
     return [element(item, kind.element_types[0]) for item in literal.items]
 
@@ -234,6 +242,8 @@ def _add_token(table: Table, relation: st.Relation, sources: Sources, where: Whe
     if relation.columns != names:
         if all(name in names for name in relation.columns) and len(relation.columns) == len(names):
             raise invalid(f"The token function arguments must be in the partition key order: {', '.join(names)}")
+        if len(relation.columns) > len(names):
+            raise invalid("The token() function must contains only partition key components")
         raise invalid("The token() function must be applied to all partition key components or none of them")
     source = sources.of(relation.values[0], "partition key token", _BIGINT)
     bound = Bound((source,), relation.operator in ("=", "<=", ">="))
@@ -324,6 +334,10 @@ def _add_single(table: Table, relation: st.Relation, sources: Sources, where: Wh
             _add_range((name,), relation.operator, (source,), where)
             return
         _need_filtering(filtering)
+        for known_column, symbol, _ in where.filters:
+            if known_column is column and symbol[0] == relation.operator[0]:
+                end = "start" if symbol[0] == ">" else "end"
+                raise invalid(f"More than one restriction was found for the {end} bound on {name}")
         where.filters.append((column, relation.operator, (source,)))
         return
     known = where.partition if in_key else where.clustering
@@ -409,10 +423,11 @@ def partition_keys(table: Table, where: Where, full: Values) -> list[Key]:
 
 def check_filters(where: Where, full: Values) -> None:
     """Refuse null and unset in what a SELECT filters by, and in the bounds of token()."""
-    for column, _symbol, sources in where.filters:
+    for column, symbol, sources in where.filters:
         for source in sources:
             value = full[source]
-            if value is None or value is UNSET_VALUE:
+            # Of what is listed after IN a null is allowed, and matches nothing.
+            if value is UNSET_VALUE or (value is None and symbol != "IN"):
                 what = "null" if value is None else "unset"
                 raise invalid(f"Unsupported {what} value for column {column.name}")
     for bound in (where.token_lower, where.token_upper):
@@ -615,6 +630,8 @@ class InsertPlan(ModifyPlan):
         self.finish(places)
         # Whether every execution is one write of whole columns: nothing static, nothing conditional.
         self.is_plain = not static_names and not self.if_not_exists and not self._check_empty_key
+        self._usual_ttl_s = 0 if self.ttl_source < 0 and not table.default_ttl_s else None
+        """The time to live of every execution, None when it must be asked for."""
 
     def row(self, full: Values, timestamp: int, now_s: int) -> RowWrite:
         """The one write of a plain INSERT whose values are all set. `timestamp` counts when it names none of its own.
@@ -625,17 +642,25 @@ class InsertPlan(ModifyPlan):
         clustering = self._clustering(full)
         if None in partition or None in clustering:
             self._refuse_null_key(full)
-        own = self.timestamp_of(full)
-        ttl = self.ttl_of(full)
-        if ttl:
-            self.check_expiry(ttl, now_s)
+        if self.timestamp_source >= 0:
+            own = full[self.timestamp_source]
+            # Nearly every timestamp is a number above zero; what is not is looked at more closely.
+            if own.__class__ is not int or own <= 0:
+                own = self.timestamp_of(full)
+            if own is not None:
+                timestamp = own
+        ttl = self._usual_ttl_s
+        if ttl is None:
+            ttl = self.ttl_of(full)
+            if ttl:
+                self.check_expiry(ttl, now_s)
         return RowWrite(
             partition,
             clustering,
             self._position_of(clustering),
             self._regular_set,
             self._regular_values(full),
-            timestamp if own is None else own,
+            timestamp,
             ttl,
             now_s,
             True,
@@ -1094,11 +1119,11 @@ class BatchPlan:
     `timestamp` is that of BATCH USING TIMESTAMP.
     """
 
-    timestamp_source: ClassVar[int] = -1
-
     kind: str
     entries: list[tuple[ModifyPlan, Values]]
     timestamp: int | None = None
+    timestamp_source: int = -1
+    """Not negative when every statement has a timestamp of its own, so that none need be taken for it."""
 
     @staticmethod
     def of(statement: st.Batch, markers: tuple[st.Marker, ...], catalog: Catalog, keyspace: str | None) -> BatchPlan:

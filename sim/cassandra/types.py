@@ -12,6 +12,7 @@ collections that are not frozen.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,12 +27,25 @@ from cassandra.marshal import int64_unpack, uint32_unpack
 from cassandra.util import Date
 
 from sim.cassandra import statements as st
-from sim.cassandra.errors import invalid, unsupported
+from sim.cassandra.errors import invalid, syntax_error, unsupported
 
 PROTOCOL_VERSION = 5
 _EPOCH_OFFSET_DAYS = 2**31
+_LARGEST_FLOAT = 3.4028235677973366e38
 
-_NAMES_IN_MESSAGES = {"int": "int", "bigint": "long", "smallint": "short", "tinyint": "byte"}
+_WRONG_CONSTANT = {
+    ("int", "INTEGER"): "Unable to make int from '{}'",
+    ("bigint", "INTEGER"): "Unable to make long from '{}'",
+    ("smallint", "INTEGER"): "Unable to make short from '{}'",
+    ("tinyint", "INTEGER"): "Unable to make byte from '{}'",
+    ("decimal", "FLOAT"): "unable to make BigDecimal from '{}'",
+    ("timeuuid", "UUID"): "TimeUUID supports only version 1 UUIDs",
+    ("timestamp", "STRING"): "Unable to parse a date/time from '{}'",
+    ("timestamp", "INTEGER"): "Unable to make long (for date) from: '{}'",
+    ("date", "STRING"): "Unable to coerce '{}' to a formatted date (long)",
+    ("date", "INTEGER"): "Unable to make unsigned int (for date) from: '{}'",
+}
+"""What the server says of a constant of the right kind that does not fit."""
 
 
 @total_ordering
@@ -90,14 +104,16 @@ class CqlType:
     def from_literal(self, literal: st.Literal, receiver: str) -> Any:
         """A constant of the text as it is stored; InvalidRequest when it is of the wrong kind or does not fit."""
         if literal.kind not in self.literals:
-            raise invalid(f'Invalid {literal.kind} constant ({literal.text}) for "{receiver}" of type {self.name}')
+            shown = f"0x{literal.text}" if literal.kind == "HEX" else literal.text
+            raise invalid(f'Invalid {literal.kind} constant ({shown}) for "{receiver}" of type {self.name}')
         try:
             return self.from_bound(_literal_value(self.name, literal))
         except (ValueError, TypeError, InvalidOperation, ArithmeticError, struct.error) as error:
             if literal.kind == "HEX":
                 raise invalid(f"cannot parse '{literal.text}' as hex bytes") from None
-            if self.name in _NAMES_IN_MESSAGES:
-                raise invalid(f"Unable to make {_NAMES_IN_MESSAGES[self.name]} from '{literal.text}'") from None
+            said = _WRONG_CONSTANT.get((self.name, literal.kind))
+            if said is not None:
+                raise invalid(said.format(literal.text)) from None
             raise invalid(f"Unable to make {self.name} from '{literal.text}' ({error})") from None
 
 
@@ -108,9 +124,22 @@ def _literal_value(type_name: str, literal: st.Literal) -> object:
             return int(text)
         return Decimal(text) if type_name == "decimal" else int(text)
     if literal.kind == "FLOAT":
-        return Decimal(text) if type_name == "decimal" else float(text)
+        if type_name == "decimal":
+            value = Decimal(text)
+            if not value.is_finite():
+                raise ValueError("not a number")
+            return value
+        number = float(text)
+        if math.isinf(number) and "Infinity" not in text:
+            raise syntax_error(f"Failed parsing statement: {text}")
+        if type_name == "float" and math.isfinite(number) and abs(number) > _LARGEST_FLOAT:
+            return math.copysign(math.inf, number)  # as Java rounds it
+        return number
     if literal.kind == "UUID":
-        return UUID(text)
+        uuid = UUID(text)
+        if type_name == "timeuuid" and uuid.version != 1:
+            raise ValueError("not of version 1")
+        return uuid
     if literal.kind == "HEX":
         return bytes.fromhex(text)
     if literal.kind == "BOOLEAN":
@@ -206,6 +235,21 @@ _SIMPLE: dict[str, CqlType] = {
 TEXT = _SIMPLE["varchar"] = _SIMPLE["text"]
 
 
+CQL_TYPES = frozenset(_SIMPLE) | {
+    "counter",
+    "duration",
+    "frozen",
+    "inet",
+    "list",
+    "map",
+    "set",
+    "time",
+    "tuple",
+    "vector",
+}
+"""Every type that CQL has, simulated or not."""
+
+
 @lru_cache(maxsize=256)
 def cql_type(written: st.TypeName) -> CqlType:
     """The type of that name. Raises InvalidRequest for what is not supported."""
@@ -256,4 +300,4 @@ def _collection(written: st.TypeName) -> CqlType:
     )
 
 
-__all__ = ["PROTOCOL_VERSION", "CqlType", "Descending", "cql_type"]
+__all__ = ["CQL_TYPES", "PROTOCOL_VERSION", "CqlType", "Descending", "cql_type"]
