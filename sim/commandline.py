@@ -228,6 +228,35 @@ def campaign(
     raise typer.Exit(VIOLATED if list(verdict(plan, tally)) else HOLDS)
 
 
+@app.command()
+def shrink(
+    repro: Annotated[Path, typer.Argument(metavar="REPRO|TRACE", help="A repro file, or a trace folder.")],
+    invariant: Annotated[str, typer.Option(help="What must still break (default: the first that does).")] = "",
+    runs: Annotated[int, typer.Option(min=1, help="Cases to run at most.")] = 1_000,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the small repro goes (default beside, -shrunk.json).")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Find the smallest scenario that still breaks the same invariant."""
+    from sim.repro import Repro, read_repro
+    from sim.run import run_scenario
+    from sim.shrink.report import print_json, print_summary
+    from sim.shrink.shrinker import shrink as shrink_scenario
+    from traces.invariants import ORDER
+    from traces.manifest import package_versions
+
+    if invariant and invariant not in ORDER:
+        raise CommandError(f"unknown invariant {invariant!r}; there are: {', '.join(ORDER)}")
+    shrunk = shrink_scenario(read_repro(repro).scenario, invariant, runs, _progress())
+    result = run_scenario(shrunk.case, None, _progress())
+    path = out if out is not None else repro.with_name(f"{repro.stem}-shrunk.json")
+    Repro(shrunk.case, result.digest, package_versions()).write(path)
+    (print_json if json else print_summary)(shrunk, result, path)
+    # The case that was found breaks the invariant: that is what was asked for, and what the status says.
+    raise typer.Exit(VIOLATED)
+
+
 def _seeds(text: str) -> tuple[int, int]:
     first, _, end = text.partition(":")
     if not (first.isdecimal() and end.isdecimal() and int(first) < int(end)):
@@ -274,13 +303,22 @@ def _is_expected(error: Exception) -> bool:
     from sim.campaign.workers import WorkersError
     from sim.flows import FlowError
     from sim.scenario import ScenarioError
+    from sim.shrink.target import ShrinkError
     from sim.stack.settings import StackError
     from traces.manifest import TraceError
 
-    return isinstance(
-        error,
-        CommandError | CampaignError | WorkersError | ScenarioError | FlowError | StackError | TraceError | OSError,
+    expected = (
+        CommandError,
+        CampaignError,
+        WorkersError,
+        FlowError,
+        ScenarioError,
+        ShrinkError,
+        StackError,
+        TraceError,
+        OSError,
     )
+    return isinstance(error, expected)
 
 
 def _refuse(message: str) -> int:

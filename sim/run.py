@@ -26,7 +26,7 @@ from sim.clients import Clients
 from sim.deployment import Deployment
 from sim.faults.catalogue import OPTIONS
 from sim.faults.injector import Injector
-from sim.faults.plan import draw_plan
+from sim.faults.plan import check_strikes, draw_plan
 from sim.flows import FlowReport, Operation, load_flow, make_topology, synthetic_flow
 from sim.hosts import RUN_STARTS_NS
 from sim.progress import Progress
@@ -176,6 +176,7 @@ def simulate(
     # Before the world is touched, so that a wrong fault name costs nothing.
     if scenario.script is not None:
         plan = scenario.script.strikes
+        check_strikes(plan, OPTIONS, deployment.layout, topology.partitions())
     else:
         plan = draw_plan(scenario.faults, OPTIONS, deployment.layout, duration_ns, randomness)
     try:

@@ -4,7 +4,7 @@ A plan is a list of strikes. Because every strike is decided beforehand, and fro
 be taken out and all others stay as they were; and the whole plan can be printed beside the seed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +17,8 @@ MIX_PPM: Final = (150_000, 300_000, 500_000, 800_000)
 """How likely each fault is to take part in a seed's swarm; the seed draws one of these first."""
 AIMED_PPM: Final = 750_000
 """How many strikes of a fault that has a moment wait for it."""
+ANY: Final = "*"
+"""A strike's target that stands for any node."""
 CALM_PPM: Final = 60_000
 """Seeds in which nothing is broken at all: what fails there needs no fault."""
 
@@ -112,6 +114,21 @@ def _chosen(faults: str, options: Mapping[str, FaultOptions], mix: Stream) -> Se
         taken = [name for name in swarm if mix.chance_ppm(ppm)]
         return taken or [mix.choice(swarm)]
     return check_names(faults, options)
+
+
+def check_strikes(
+    strikes: Sequence[Strike], options: Mapping[str, FaultOptions], layout: Layout, topics: Iterable[str]
+) -> None:
+    """Raises ScenarioError for a written-out strike of no fault that there is, or at nothing that there is."""
+    known = frozenset((*layout.hosts, *layout.brokers, *layout.replicas, *layout.groups, *topics, ANY))
+    for each in strikes:
+        if each.fault not in options:
+            raise ScenarioError(f"unknown fault {each.fault!r} in the script")
+        for target in each.target.split("->"):
+            if target not in known:
+                raise ScenarioError(f"{each.fault} aims at {each.target!r}: this scenario has no {target!r}")
+        if each.at_ns < 0 or each.duration_ns < 0:
+            raise ScenarioError(f"{each.fault} on {each.target}: times must not be negative")
 
 
 def check_names(faults: str, options: Mapping[str, FaultOptions]) -> Sequence[str]:
