@@ -408,7 +408,7 @@ def sequences(longest: int = 14) -> Any:
 
         def condition() -> Statement:
             table, keys, key_values = table_and_key()
-            prepared = one_of([True, True, False])
+            prepared = one_of([True, True, True, True, False])
             options: list[Value] = []
             kind = one_of(["insert", "update", "update", "delete", "cells"])
             if kind == "insert":
@@ -455,7 +455,7 @@ def sequences(longest: int = 14) -> Any:
 
         def read() -> Statement:
             table, keys, key_values = table_and_key()
-            prepared = one_of([True, True, False])
+            prepared = one_of([True, True, True, True, False])
             fetch_size = one_of([None, None, 1, 2, 3])
             serial = conditional and one_of([False, False, True])
             if table == "flat":
@@ -512,7 +512,7 @@ def sequences(longest: int = 14) -> Any:
         for _ in range(draw(st.integers(1, longest))):
             kind = one_of(kinds)
             if kind == "write":
-                operations.append(write(prepared=one_of([True, True, False])))
+                operations.append(write(prepared=one_of([True, True, True, True, False])))
             elif kind == "batch":
                 operations.append(batch())
             elif kind == "condition":
