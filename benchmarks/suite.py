@@ -51,6 +51,7 @@ SUITE: Final[dict[str, Benchmark]] = {
     "timers-swept": Benchmark("loop_bench", "timers_swept"),
     "kafka-record": Benchmark("kafka_bench", "record_cost"),
     "cassandra-insert": Benchmark("cassandra_bench", "insert_cost"),
+    "cassandra-settle": Benchmark("cassandra_bench", "settle_cost"),
     "trace-event": Benchmark("trace_bench", "event_cost"),
     "trace-check": Benchmark("trace_bench", "check_cost"),
     "whole-order": Benchmark(

@@ -154,10 +154,6 @@ class CassandraCluster:
             self.statement_texts.append(text)
         return found
 
-    def prepared_plan(self, query_id: bytes) -> ModifyPlan | SelectPlan:
-        """The plan of a prepared statement, as the schema is now. Raises `ServerRefusal`."""
-        return self.prepared[query_id].current_plan()
-
     def change_schema(self, statement: st.Statement, keyspace: str | None) -> None:
         """Carry out a schema statement, everywhere at once. Raises `ServerRefusal`."""
         catalog = self.catalog

@@ -60,11 +60,15 @@ class Hint(NamedTuple):
 
 
 class _Path(NamedTuple):
-    """The way to a replica, by its place among the nodes, and back: equally likely latencies in both directions."""
+    """The way to a replica, by its place among the nodes, and back.
+
+    Equally likely cases: after how long a write has arrived there and been applied, and after how long the
+    acknowledgement of the same write is back.
+    """
 
     place: int
-    there_ns: tuple[int, ...]
-    back_ns: tuple[int, ...]
+    arrives_ns: tuple[int, ...]
+    acknowledged_ns: tuple[int, ...]
     replica: Node
 
 
@@ -81,6 +85,8 @@ class Coordinator:
         self._writes = 0
         self._required: dict[tuple[int, int], int] = {}
         self._network = cluster.network
+        shuffles = cluster.randomness.stream("cassandra/paths")
+        self._shuffles = [shuffles.shuffled(range(1 << LATENCY_BITS)) for _ in range(2)]
         # For each coordinator the latency tables to and from its peers, while no fault is on any link among them.
         self._clear_paths: dict[Node, list[_Path] | None] = {}
         self._paths_version = -1
@@ -185,34 +191,42 @@ class Coordinator:
 
     def _find_paths(self, node: Node) -> list[_Path] | None:
         own = (0,) * (1 << LATENCY_BITS)
-        paths = [_Path(node.index, own, own, node)]
+        paths = [self._path(node, own, own)]
         for peer in self._cluster.nodes:
             if peer is not node:
                 there_ns = self._network.clear_table_ns(node.name, peer.name)
                 back_ns = self._network.clear_table_ns(peer.name, node.name)
                 if there_ns is None or back_ns is None:
                     return None
-                paths.append(_Path(peer.index, there_ns, back_ns, peer))
+                paths.append(self._path(peer, there_ns, back_ns))
         return paths
+
+    def _path(self, replica: Node, there_ns: tuple[int, ...], back_ns: tuple[int, ...]) -> _Path:
+        """Every latency of the way there meets one of the service and one of the way back, in a fixed random order."""
+        service = self._shuffles[0]
+        back = self._shuffles[1]
+        arrives = tuple([way + self._service_ns[of] for way, of in zip(there_ns, service, strict=True)])
+        acknowledged = tuple([at + back_ns[of] for at, of in zip(arrives, back, strict=True)])
+        return _Path(replica.index, arrives, acknowledged, replica)
 
     def _replicate_undisturbed(self, paths: list[_Path], mutation: Mutation, start_ns: int) -> list[int]:
         """`replicate` where every node is up and no link has a fault, written out for every write of a quiet cluster.
 
-        One draw gives all latencies of it: there, service and back of each replica.
+        One draw gives all latencies of it.
         """
         acks = []
         arrivals = [0] * len(paths)
         last = 0
-        service_ns = self._service_ns
-        drawn = self._bits(3 * LATENCY_BITS * len(paths))
-        for place, there_ns, back_ns, replica in paths:
-            arrival = start_ns + there_ns[drawn & _LOWEST] + service_ns[drawn >> LATENCY_BITS & _LOWEST]
+        drawn = self._bits(LATENCY_BITS * len(paths))
+        for place, arrives_ns, acknowledged_ns, replica in paths:
+            case = drawn & _LOWEST
+            drawn >>= LATENCY_BITS
+            start = start_ns
             if replica.extra_ns and replica is not paths[0].replica:
-                arrival += replica.extra_ns
+                start += replica.extra_ns
                 self._cluster.faults.count("node_slow")
-            acks.append(arrival + back_ns[drawn >> 2 * LATENCY_BITS & _LOWEST])
-            drawn >>= 3 * LATENCY_BITS
-            arrivals[place] = arrival
+            acks.append(start + acknowledged_ns[case])
+            arrivals[place] = arrival = start + arrives_ns[case]
             if arrival > last:
                 last = arrival
         self._cluster.holdings.send_to_all(arrivals, last, mutation)

@@ -57,6 +57,7 @@ from sim.cassandra.types import PROTOCOL_VERSION
 from sim.clock import NS_PER_SECOND, NS_PER_US
 from sim.escape import EscapedSimulationError
 from sim.hosts import Incarnation, WallClock
+from sim.network import LATENCY_BITS
 
 if TYPE_CHECKING:
     from sim.cassandra.catalog import Table
@@ -113,7 +114,7 @@ class PreparedStatement(DriverPreparedStatement):  # type: ignore[misc]
 
     def bind(self, values: Sequence[object] | Mapping[str, object] | None) -> BoundStatement:
         """Bind values: a sequence, or a mapping by column name. Raises what the driver raises for wrong types."""
-        return BoundStatement(self).bind(values)
+        return BoundStatement(self, values)
 
 
 class BoundStatement(DriverBoundStatement):  # type: ignore[misc]
@@ -122,9 +123,17 @@ class BoundStatement(DriverBoundStatement):  # type: ignore[misc]
     `values` is a tuple when every marker has a value of its very type, and a list when one is null, unset or converted.
     """
 
-    _routing_key = _serial_consistency_level = None
+    _routing_key: bytes | None = None
+    _serial_consistency_level = None
 
-    def __init__(self, prepared: PreparedStatement) -> None:
+    def __init__(
+        self, prepared: PreparedStatement, values: Sequence[object] | Mapping[str, object] | None = None
+    ) -> None:
+        if values is not None:
+            self.raw_values = values
+            binder = prepared.plan.binder
+            exact = binder.bind_exact(values)
+            self.values: Sequence[Any] = list(binder.bind(values)) if exact is None else exact
         # What the driver's own constructor takes over from the prepared statement; it costs several times as much.
         self.prepared_statement = prepared
         self.keyspace = prepared.plan.table.keyspace
@@ -138,19 +147,19 @@ class BoundStatement(DriverBoundStatement):  # type: ignore[misc]
 
     def bind(self, values: Sequence[object] | Mapping[str, object] | None) -> BoundStatement:
         """Take the values; see `PreparedStatement.bind`."""
-        binder = self.prepared_statement.plan.binder
-        self.raw_values = values
-        exact = binder.bind_exact(values)
-        self.values: Sequence[Any] = list(binder.bind(values)) if exact is None else exact
+        self.__init__(self.prepared_statement, () if values is None else values)  # type: ignore[misc]
         return self
 
     @property
     def routing_key(self) -> bytes | None:
         """The serialized partition key, None when it is not bound in full."""
-        prepared = self.prepared_statement
-        if not prepared.routing_key_indexes:
-            return None
-        return bytes(prepared.plan.table.routing_bytes(tuple(self.values[i] for i in prepared.routing_key_indexes)))
+        if self._routing_key is None:
+            prepared = self.prepared_statement
+            if not prepared.routing_key_indexes:
+                return None
+            key = tuple([self.values[i] for i in prepared.routing_key_indexes])
+            self._routing_key = prepared.plan.table.routing_bytes(key)
+        return self._routing_key
 
 
 class TimestampGenerator:
@@ -233,6 +242,9 @@ class Session:
         self.open_operations = 0
         """Operations that this session has begun and not ended; none once its host is dead."""
         self._turn = 0
+        self._ways_ns: dict[Node, tuple[tuple[int, ...], tuple[int, ...]] | None] = {}
+        self._ways_version = -1
+        self._bits = server.randomness.stream(f"cassandra/client/{client}").bits
         self._due: dict[int, list[tuple[Attempt, Node]]] = {}
         if incarnation is not None:
             incarnation.on_death.append(self._host_died)
@@ -338,6 +350,29 @@ class Session:
                 replicas = self.server.replicas(plan.table, key)
                 ordered = [n for n in ordered if n in replicas] + [n for n in ordered if n not in replicas]
         return ordered
+
+    def request_ns(self, node: Node) -> int | None:
+        """Draw how long a request takes to a node; None when it is lost."""
+        version = self.server.network.version
+        if version != self._ways_version:
+            self._ways_ns.clear()
+            self._ways_version = version
+        if node not in self._ways_ns:
+            network = self.server.network
+            there_ns = network.clear_table_ns(self.client, node.name)
+            back_ns = network.clear_table_ns(node.name, self.client)
+            self._ways_ns[node] = None if there_ns is None or back_ns is None else (there_ns, back_ns)
+        way = self._ways_ns[node]
+        if way is None:
+            return self.server.network.delay_ns(self.client, node.name)
+        return way[0][self._bits(LATENCY_BITS)]
+
+    def answer_ns(self, node: Node) -> int | None:
+        """Draw how long the answer takes from a node; None when it is lost. The node was just asked."""
+        way = self._ways_ns[node]
+        if way is None:
+            return self.server.network.delay_ns(node.name, self.client)
+        return way[1][self._bits(LATENCY_BITS)]
 
     def expect(self, arrival_ns: int, attempt: Attempt, node: Node) -> None:
         """The answer of a write that has succeeded will arrive: take it with others that arrive at about that time.
@@ -453,7 +488,7 @@ class Attempt:
         future = self.future
         session = future.session
         server = session.server
-        back_ns = server.network.delay_ns(node.name, session.client)
+        back_ns = session.answer_ns(node)
         arrival_ns = done_ns + (back_ns or 0)
         deadline_ns = future.deadline_ns
         if back_ns is None or server.faults.armed or (deadline_ns is not None and arrival_ns > deadline_ns):
@@ -647,17 +682,25 @@ class ResponseFuture:
         server = self.session.server
         try:
             entries: list[tuple[ModifyPlan, tuple[Any, ...]]] = []
-            are_plain = True
+            are_plain = have_timestamps = True
+            version = server.catalog.version
             for is_prepared, what, bound in batch._statements_and_parameters:
                 if is_prepared:
-                    plan: Plan = server.prepared_plan(what)
+                    prepared = server.prepared[what]
+                    plan: Plan = prepared.plan if prepared.catalog_version == version else prepared.current_plan()
                 else:
                     plan = server.plan(self.session.keyspace, what)
-                if not isinstance(plan, ModifyPlan):
-                    raise invalid("Invalid statement in batch: only UPDATE, INSERT and DELETE statements are allowed.")
-                are_plain = are_plain and bound.__class__ is tuple and plan.is_plain
-                entries.append((plan, tuple(bound) + plan.constants))
-            self.plan = BatchPlan(batch.batch_type.name, entries)
+                if plan.__class__ is InsertPlan and plan.is_plain and bound.__class__ is tuple:
+                    entries.append((plan, bound + plan.constants if plan.constants else bound))
+                else:
+                    if not isinstance(plan, ModifyPlan):
+                        raise invalid(
+                            "Invalid statement in batch: only UPDATE, INSERT and DELETE statements are allowed."
+                        )
+                    are_plain = False
+                    entries.append((plan, tuple(bound) + plan.constants))
+                have_timestamps = have_timestamps and plan.timestamp_source >= 0
+            self.plan = BatchPlan(batch.batch_type.name, entries, timestamp_source=0 if have_timestamps else -1)
             self._is_exact = are_plain and bool(entries)
         except ServerRefusal as refusal:
             self._refusal = refusal
@@ -823,7 +866,7 @@ class ResponseFuture:
         """Let a node coordinate the request."""
         session = self.session
         server = session.server
-        request_ns = server.network.delay_ns(session.client, node.name)
+        request_ns = session.request_ns(node)
         if request_ns is None:
             self.wait_in_vain()
             return
