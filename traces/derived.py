@@ -21,7 +21,7 @@ found; a *command* is place, cancel, reduce, replace, deposit or withdraw with t
     undecodable      topic partition offset reason                                                  any
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from sys import intern
@@ -119,6 +119,7 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 
 Ints = npt.NDArray[np.int64]
 _NO_INTS: Final[Ints] = np.empty(0, dtype=np.int64)
+_NO_BLOCK: Final = np.empty((0, 0), dtype=np.int64), dict[str, Any]()
 
 
 class Columns:
@@ -126,23 +127,17 @@ class Columns:
 
     def __init__(self, names: Sequence[str], *, texts: frozenset[str] = _TEXT_COLUMNS) -> None:
         self.names = tuple(names)
-        self._texts = texts
+        self._texts = {name: index for index, name in enumerate(names) if name in texts or name in DISTINCT_TEXTS}
+        self._numbers = {name: index for index, name in enumerate(names) if name not in self._texts}
         self.flat: list[Any] = []
-        self._blocks: list[list[Any]] = []
+        self._blocks: list[Block] = []
 
     def add(self, columns: Sequence[Sequence[Any] | np.ndarray[Any, Any] | pa.Array]) -> None:
         """Add rows given as columns, in the order of the names."""
-        self._blocks.append(
-            [
-                column if isinstance(column, (np.ndarray, pa.Array)) else self._column(name, column)
-                for name, column in zip(self.names, columns, strict=True)
-            ]
-        )
-
-    def _column(self, name: str, values: Sequence[Any]) -> Any:
-        if name in DISTINCT_TEXTS:
-            return pa.array(values, pa.large_string())
-        return _shared_texts(values) if name in self._texts else _int64(values)
+        numbers = np.empty((len(self._numbers), len(columns[0])), dtype=np.int64)
+        for row, index in zip(numbers, self._numbers.values(), strict=True):
+            row[:] = _int64(columns[index])  # type: ignore[arg-type]
+        self._blocks.append((numbers, {name: _texts(name, columns[index]) for name, index in self._texts.items()}))
 
     def pack(self) -> None:
         """Turn the rows gathered so far into columns."""
@@ -154,42 +149,66 @@ class Columns:
     def frame(self) -> pd.DataFrame:
         """All rows as a DataFrame: int64 columns, TEXT for texts that hardly repeat, other texts as str objects."""
         self.pack()
-        numbers: dict[str, list[np.ndarray[Any, Any]]] = {}
-        texts: dict[str, Any] = {}
-        for index, name in enumerate(self.names):
-            parts = [block[index] for block in self._blocks]
-            if name in DISTINCT_TEXTS:
-                texts[name] = pa.chunked_array(parts, pa.large_string())
-            elif name in self._texts:
-                texts[name] = np.concatenate(parts) if parts else np.empty(0, dtype=object)
-            else:
-                numbers[name] = parts
-        return assembled(self.names, numbers, texts)
+        if len(self._blocks) != 1:
+            self._blocks = [joined(self.names, self._numbers, self._texts, self._blocks)]
+        [(numbers, texts)] = self._blocks
+        return assembled(self.names, list(self._numbers), numbers, texts)
+
+
+Block = tuple[npt.NDArray[np.int64], dict[str, Any]]
+"""Some rows: a block with a row for each column of integers, and the columns of texts and the like."""
+
+
+def joined(names: Sequence[str], numbers: Collection[str], others: Collection[str], blocks: list[Block]) -> Block:
+    """All blocks as one. Takes them out of the list, so that their memory can be used for the next ones."""
+    size = sum(block.shape[1] for block, _ in blocks)
+    together = np.empty((len(numbers), size), dtype=np.int64)
+    parts: dict[str, list[Any]] = {name: [] for name in others}
+    end = 0
+    for number in range(len(blocks)):
+        block, columns = blocks[number]
+        together[:, end : end + block.shape[1]] = block
+        end += block.shape[1]
+        for name, part in columns.items():
+            parts[name].append(part)
+        blocks[number] = _NO_BLOCK
+    blocks.clear()
+    return together, {name: _text_column(name, each) for name, each in parts.items()}
+
+
+def _text_column(name: str, parts: list[Any]) -> Any:
+    if name in DISTINCT_TEXTS:
+        return pa.chunked_array([chunk for part in parts for chunk in _chunks(part)], pa.large_string())
+    return np.concatenate(parts) if parts else np.empty(0, dtype=object)
+
+
+def _chunks(texts: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
+    return texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
 
 
 def assembled(
-    names: Sequence[str],
-    numbers: Mapping[str, Sequence[np.ndarray[Any, Any]]],
-    others: Mapping[str, np.ndarray[Any, Any] | pa.ChunkedArray],
+    names: Sequence[str], number_names: Sequence[str], numbers: npt.NDArray[np.int64], others: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """A DataFrame of int64 columns, each given in parts, and of others; texts in Arrow become TEXT.
+    """A DataFrame of int64 columns, the rows of a block, and of others; texts in Arrow become TEXT.
 
     The integers share one block of memory: pandas selects rows block by block, at a cost that matters in small tables.
     """
-    size = sum(map(len, next(iter(numbers.values()), ())))
-    block = np.empty((len(numbers), size), dtype=np.int64)
-    for row, parts in zip(block, numbers.values(), strict=True):
-        np.concatenate([*parts, row[:0]], out=row)
     # Names as objects: pandas looks them up three times as quickly as in its own string type.
-    frame = pd.DataFrame(block.T, columns=pd.Index(list(numbers), dtype=object), copy=False)
+    frame = pd.DataFrame(numbers.T, columns=pd.Index(list(number_names), dtype=object), copy=False)
     for place, name in enumerate(names):
         if name in others:
             values = others[name]
-            if isinstance(values, pa.ChunkedArray):
+            if isinstance(values, (pa.Array, pa.ChunkedArray)):
                 frame.insert(place, name, pd.Series(pd.array(values, dtype=TEXT), copy=False))
             else:
                 frame.insert(place, name, pd.Series(values, dtype=object) if values.dtype == object else values)
     return frame
+
+
+def _texts(name: str, values: Any) -> Any:
+    if isinstance(values, (np.ndarray, pa.Array)):
+        return values
+    return pa.array(values, pa.large_string()) if name in DISTINCT_TEXTS else _shared_texts(values)
 
 
 def _shared_texts(values: Sequence[str]) -> np.ndarray[Any, Any]:
@@ -359,8 +378,9 @@ class Decoded:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self._frames: dict[str, pd.DataFrame] = {}
-        self._undecodable = Columns(UNDECODABLE_COLUMNS, texts=frozenset(("topic", "reason")))
-        self._not_canonical = Columns(("topic", "partition", "offset"))
+        # By topic, so that decoding a topic again says nothing twice.
+        self._undecodable: dict[str, list[tuple[str, int, int, str]]] = {}
+        self._not_canonical: dict[str, list[tuple[str, int, int]]] = {}
         self._samples: dict[str, list[tuple[int, int, bytes]]] = {}
         self._inputs: dict[int, list[tuple[int, OrderCommand]]] = {}
 
@@ -373,13 +393,20 @@ class Decoded:
         """A derived table by its name. Raises KeyError for an unknown one."""
         if name not in self._frames:
             if name == "undecodable":
-                for made, decode in _DECODERS.items():
-                    if made[0] not in self._frames:
-                        decode(self)
-                self._frames[name] = self._undecodable.frame()
+                for made in _DECODERS:
+                    self.frame(made[0])
+                self._frames[name] = self._undecodable_of(self._undecodable)
             else:
                 next(decode for made, decode in _DECODERS.items() if name in made)(self)
         return self._frames[name]
+
+    def release(self, name: str) -> None:
+        """Forget a table."""
+        self._frames.pop(name, None)
+        if name == "log":
+            self.__dict__.pop("log", None)
+        if name == "validated":
+            self._inputs = {}
 
     def places(self, topic: str) -> pd.DataFrame:
         """Where the records of a topic stand (`partition`, `offset`), without decoding them."""
@@ -402,7 +429,13 @@ class Decoded:
         """`undecodable`, looking only at the topics that the named tables are made from."""
         for name in names:
             self.frame(name)
-        return self._undecodable.frame()
+        return self._undecodable_of([_TOPIC_OF_TABLE[name] for name in names])
+
+    def _undecodable_of(self, of_topics: Iterable[str]) -> pd.DataFrame:
+        rows = Columns(UNDECODABLE_COLUMNS, texts=frozenset(("topic", "reason")))
+        for topic in of_topics:
+            rows.flat.extend(chain.from_iterable(self._undecodable.get(topic, ())))
+        return rows.frame()
 
     def engine_inputs(self) -> dict[int, list[tuple[int, OrderCommand]]]:
         """The records of validated.orders by partition: offset and command, in the log's order.
@@ -422,6 +455,7 @@ class Decoded:
         is_chained = topic in topics.CHAINED_TOPICS
         every = 1 + len(self.log.places(topic)[0]) // _SAMPLED_MAX
         passed = 0
+        self._undecodable[topic], self._not_canonical[topic], self._samples[topic] = [], [], []
         for batch in self.log.batches(topic, "appended_t", "value"):
             values = batch.column("value").to_pylist()
             try:
@@ -443,7 +477,7 @@ class Decoded:
             if is_chained:
                 self._encode_again(topic, chunk, events, bodies)
                 sampled = range(-passed % every, len(kept), every)
-                self._samples.setdefault(topic, []).extend(
+                self._samples[topic].extend(
                     (int(chunk.partition[index]), int(chunk.offset[index]), values[kept[index]]) for index in sampled
                 )
                 passed += len(kept)
@@ -456,19 +490,19 @@ class Decoded:
             return
         for index, (event, body) in enumerate(zip(events, bodies, strict=True)):
             if _encode(event) != body:
-                self._not_canonical.flat.extend((topic, int(chunk.partition[index]), int(chunk.offset[index])))
+                self._not_canonical[topic].append((topic, int(chunk.partition[index]), int(chunk.offset[index])))
 
     def not_canonical(self, topic: str) -> pd.DataFrame:
         """Records of a chained topic that decode, but whose bytes are not the contract's encoding of what they say."""
         self.frame(_TABLE_OF_CHAIN[topic])
-        found = self._not_canonical.frame()
-        mine: pd.DataFrame = found.loc[found["topic"].to_numpy(dtype=object) == topic]
-        return mine
+        found = Columns(("topic", "partition", "offset"))
+        found.flat.extend(chain.from_iterable(self._not_canonical[topic]))
+        return found.frame()
 
     def samples(self, topic: str) -> list[tuple[int, int, bytes]]:
         """Some records of a chained topic that decode, evenly spaced: partition, offset and bytes."""
         self.frame(_TABLE_OF_CHAIN[topic])
-        return self._samples.get(topic, [])
+        return self._samples[topic]
 
     def _one_by_one(
         self, codec: wire.Codec[Any], topic: str, batch: pa.RecordBatch, values: list[bytes | None]
@@ -480,7 +514,7 @@ class Decoded:
                 event, digest = codec.unseal(value)
             except wire.WireError as error:
                 where = (batch.column(0)[index].as_py(), batch.column(1)[index].as_py())
-                self._undecodable.flat.extend((topic, *where, str(error)))
+                self._undecodable[topic].append((topic, *where, str(error)))
                 continue
             events.append(_as_tuple(event))
             digests.append(digest)
@@ -503,10 +537,8 @@ class Decoded:
                 chunk.partition.tolist(), chunk.offset.tolist(), commands, strict=True
             ):
                 inputs.setdefault(partition, []).append((offset, command))
-        bad = self._undecodable.flat
-        for topic, partition, offset in zip(bad[0::4], bad[1::4], bad[2::4], strict=True):
-            if topic == topics.VALIDATED_ORDERS:
-                inputs[partition] = [each for each in inputs.get(partition, ()) if each[0] < offset]
+        for _, partition, offset, _ in self._undecodable[topics.VALIDATED_ORDERS]:
+            inputs[partition] = [each for each in inputs.get(partition, ()) if each[0] < offset]
         self._frames["validated"] = rows.frame()
 
     def _responses(self) -> None:
@@ -616,6 +648,11 @@ _ANSWERED: Final = tuple(
 _NO_RESPONSE: Final = tuple(-1 if name == "outcome" else 0 for name in OrderResponse.__struct_fields__)
 """Stands for the answer of a balance event that answers nobody."""
 _TABLE_OF_CHAIN: Final = {topics.ENGINE_OUTPUTS: "outputs", topics.BALANCE_EVENTS: "balance_events"}
+_TOPIC_OF_TABLE: Final = {
+    "requests": topics.ORDER_REQUESTS, "validated": topics.VALIDATED_ORDERS, "responses": topics.ORDER_RESPONSES,
+    "sent_updates": topics.FUND_UPDATES, "dead_letters": topics.DEAD_LETTERS, "outputs": topics.ENGINE_OUTPUTS,
+    "balance_events": topics.BALANCE_EVENTS,
+}  # fmt: skip
 
 
 _DECODERS: Final[dict[tuple[str, ...], Callable[[Decoded], None]]] = {

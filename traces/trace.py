@@ -1,6 +1,6 @@
 """A trace: the recorded kinds and everything derived from them, as DataFrames made when asked for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
@@ -10,12 +10,12 @@ import pyarrow as pa
 
 from schema.events import OrderCommand
 from schema.topics import Topology
-from traces.derived import COMPLETION, PLACEMENT, REFUSAL, UPDATE, Decoded, assembled
+from traces.derived import COMPLETION, PLACEMENT, REFUSAL, UPDATE, Block, Decoded, assembled, joined
 from traces.manifest import Manifest
 from traces.matching_rows import rows
 from traces.recorder import Recorder
 from traces.reference import Expected
-from traces.tables import KeptTables, Tables
+from traces.tables import KeptTables, Tables, columns_of
 
 T = TypeVar("T")
 
@@ -48,8 +48,8 @@ class Trace:
         """The recorded events of one kind, all columns or those named. Raises KeyError for an unknown kind."""
         frame = self._events.get((kind, columns))
         if frame is None:
-            table = self.tables.read(kind, columns) if columns else self.tables[kind]
-            frame = self._events[kind, columns] = _frame(table)
+            names = columns or [name for name, _ in columns_of(kind)]
+            frame = self._events[kind, columns] = _frame(self.tables, kind, names)
         return frame
 
     def has(self, kind: str) -> bool:
@@ -70,6 +70,14 @@ class Trace:
         if compute not in self._computed:
             self._computed[compute] = compute(self)
         return cast(T, self._computed[compute])
+
+    def release(self, *names: str) -> None:
+        """Forget tables, recorded or derived, and what was computed under that name. Who asks for one again gets it."""
+        for name in names:
+            self.__dict__.pop(name, None)
+            self.decoded.release(name)
+            for key in [key for key in self._events if key[0] == name]:
+                del self._events[key]
 
     @cached_property
     def decoded(self) -> Decoded:
@@ -242,25 +250,28 @@ class Trace:
         return rows(events, events["event"].to_numpy() == event).reset_index(drop=True)
 
 
-def _frame(table: pa.Table) -> pd.DataFrame:
-    """An Arrow table as a DataFrame: int64 and bool columns, TEXT for texts that hardly repeat, objects for the others
-    and for bytes."""
-    numbers: dict[str, list[Any]] = {}
-    others: dict[str, Any] = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        if pa.types.is_dictionary(column.type):
-            parts = [
-                np.asarray(chunk.dictionary.to_pylist(), dtype=object)[chunk.indices.to_numpy()]
-                for chunk in column.chunks
-                if len(chunk)
-            ]
-            others[name] = np.concatenate(parts) if parts else np.empty(0, object)
-        elif pa.types.is_string(column.type):
-            others[name] = column.cast(pa.large_string())
-        elif pa.types.is_large_binary(column.type):
-            others[name] = np.array(column.to_pylist() or [], dtype=object)
-        elif pa.types.is_boolean(column.type):
-            others[name] = column.to_numpy()
-        else:
-            numbers[name] = [chunk.to_numpy() for chunk in column.chunks]
-    return assembled(table.column_names, numbers, others)
+def _frame(tables: Tables, kind: str, names: Sequence[str]) -> pd.DataFrame:
+    """Columns of a kind as a DataFrame: int64 and bool columns, TEXT for texts that hardly repeat, objects for the
+    others and for bytes. Made piece by piece, so that Arrow's columns are not all there as well."""
+    types = dict(columns_of(kind))
+    numbers = [name for name in names if types[name] == "int"]
+    others = [name for name in names if types[name] != "int"]
+    blocks: list[Block] = []
+    for piece in tables.pieces(kind, names):
+        block = np.empty((len(numbers), piece.num_rows), dtype=np.int64)
+        for row, name in zip(block, numbers, strict=True):
+            row[:] = piece.column(name).to_numpy()
+        blocks.append((block, {name: _values(piece.column(name)) for name in others}))
+    return assembled(names, numbers, *joined(names, numbers, others, blocks))
+
+
+def _values(column: pa.ChunkedArray) -> Any:
+    column = column.combine_chunks()
+    column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_dictionary(column.type):
+        return np.asarray(column.dictionary.to_pylist(), dtype=object)[column.indices.to_numpy()]
+    if pa.types.is_string(column.type):
+        return column.cast(pa.large_string())
+    if pa.types.is_boolean(column.type):
+        return column.to_numpy(zero_copy_only=False)
+    return np.array(column.to_pylist(), dtype=object)
