@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from cassandra import ConsistencyLevel, DriverException
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, ProtocolVersion
-from cassandra.policies import DCAwareRoundRobinPolicy, TokenAwarePolicy
+from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPolicy, TokenAwarePolicy
 from cassandra.query import tuple_factory
 
 from live.metrics import Metrics
@@ -15,6 +15,9 @@ from live.metrics import Metrics
 REQUEST_TIMEOUT_S: Final = 10.0
 """The driver's own time-out of a statement; the adapter of settlement gives up later than that."""
 CONNECT_TIMEOUT_S: Final = 10.0
+RECONNECT_EVERY_S: Final = 2.0
+"""How often a node that went away is looked for. The driver's own pauses grow to ten minutes, far longer than a node
+takes to come back, and with all nodes gone nothing is settled until then."""
 
 
 class CassandraUnreachable(ConnectionError):
@@ -47,6 +50,7 @@ class CassandraConnection:
             # The newest version that both Cassandra and ScyllaDB speak.
             protocol_version=ProtocolVersion.V4,
             connect_timeout=CONNECT_TIMEOUT_S,
+            reconnection_policy=ConstantReconnectionPolicy(RECONNECT_EVERY_S, max_attempts=None),
             execution_profiles={
                 EXEC_PROFILE_DEFAULT: ExecutionProfile(
                     load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy(datacenter)),

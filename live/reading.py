@@ -35,9 +35,10 @@ STAMPED_COLUMN: Final = {
 
 PAGE_ROWS: Final = 2_000
 POLL_MS: Final = 500
-_PAGE_ATTEMPTS: Final = 8
+_PAGE_ATTEMPTS: Final = 30
 _PAGE_TIMEOUT_S: Final = 30.0
 _PAUSE_S: Final = 0.25
+_PAUSE_S_MAX: Final = 2.0
 _STALLED_S: Final = 60.0
 
 
@@ -187,7 +188,7 @@ async def read_pages(session: Any, query: str, consistency: int) -> AsyncIterato
             attempt += 1
             if not is_retryable(error) or attempt >= _PAGE_ATTEMPTS:
                 raise ReadingError(f"{query[:80]}...: {type(error).__name__}: {error}") from error
-            await asyncio.sleep(_PAUSE_S * attempt)
+            await asyncio.sleep(min(_PAUSE_S * attempt, _PAUSE_S_MAX))
             continue
         attempt = 0
         yield page

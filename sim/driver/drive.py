@@ -10,6 +10,7 @@ What a simulation records from inside its servers (statements, commits, deliveri
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any, Final, cast
 
 from live.connections import open_session, open_store, prepare_kafka
 from live.kafka import AioKafkaClients
-from live.log import make_log
+from live.log import adopt_library_logs, make_log
 from live.options import MATCHING, SETTLEMENT, UBSCORE, Servers
 from live.reading import committed_ends, undelivered, written_ends
 from live.recording import record_tables, record_topics
@@ -115,7 +116,8 @@ def drive(workload: Workload, options: DriveOptions, out: Path | None, progress:
 async def _drive(workload: Workload, options: DriveOptions, out: Path | None, progress: Progress) -> DriveResult:
     started = time.perf_counter()
     servers, topology = options.servers, workload.topology
-    log = make_log("console", options.log_level, stream=_standard_error(), service="gateway")
+    log = make_log("console", options.log_level, stream=sys.stderr.buffer, service="gateway")
+    adopt_library_logs(log)
     real = AioKafkaClients(servers.kafka, client_id="driver")
     kafka = servers.namespace.clients(real)
     progress.show("connecting")
@@ -303,9 +305,3 @@ async def _groups_not_stable(admin: Any, servers: Servers) -> list[str]:
                 if code or state != "Stable":
                     missing.append(group)
     return missing
-
-
-def _standard_error() -> Any:
-    import sys
-
-    return sys.stderr.buffer
