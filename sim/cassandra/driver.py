@@ -298,34 +298,43 @@ class Session:
         trace: bool = False,
         custom_payload: object = None,
         timeout: float | None = _NOT_SET,
-        execution_profile: Any = _NOT_SET,
+        execution_profile: Any = EXEC_PROFILE_DEFAULT,
         paging_state: bytes | None = None,
         host: Node | None = None,
         execute_as: str | None = None,
     ) -> ResponseFuture:
         """Start a request. Errors in binding are raised here, everything else goes to the future."""
-        if trace or execute_as is not None:
-            raise NotImplementedError("query traces and proxy execution are not simulated")
+        if trace or execute_as is not None or custom_payload is not None:
+            raise NotImplementedError("query traces, custom payloads and proxy execution are not simulated")
         future = ResponseFuture(self, query, parameters, timeout, execution_profile, paging_state, host)
         future.send_request()
         return future
 
-    def execute(self, query: Any, parameters: Any = None, timeout: float | None = _NOT_SET, **options: Any) -> Any:
+    def execute(
+        self,
+        query: Any,
+        parameters: Any = None,
+        timeout: float | None = _NOT_SET,
+        trace: bool = False,
+        custom_payload: object = None,
+        execution_profile: Any = EXEC_PROFILE_DEFAULT,
+        paging_state: bytes | None = None,
+        host: Node | None = None,
+        execute_as: str | None = None,
+    ) -> Any:
         """Execute and wait. Only the harness may: inside a simulated host it would block the world."""
         if self.incarnation is not None:
             raise EscapedSimulationError(f"{self.client} called Session.execute, which blocks; use execute_async")
-        return self.execute_async(query, parameters, timeout=timeout, **options).result()
+        return self.execute_async(
+            query, parameters, trace, custom_payload, timeout, execution_profile, paging_state, host, execute_as
+        ).result()
 
     def profile(self, name: Any) -> Any:
         """The execution profile of that name (or the profile itself), None when there are none at all."""
-        if not self.execution_profiles:
-            if name is _NOT_SET or name is None:
-                return None
-            return _profile_or_refuse(name)
-        if name is _NOT_SET:
-            name = EXEC_PROFILE_DEFAULT
         if name in self.execution_profiles:
             return self.execution_profiles[name]
+        if not self.execution_profiles and name is EXEC_PROFILE_DEFAULT:
+            return None
         return _profile_or_refuse(name)
 
     def first_node(self, plan: Plan | None) -> Node | None:
@@ -602,7 +611,7 @@ class ResponseFuture:
             self._read_statement(query, parameters)
             self.serial_consistency = query.serial_consistency_level
         self._source = query
-        if session.execution_profiles or profile_name is not _NOT_SET:
+        if session.execution_profiles or profile_name is not EXEC_PROFILE_DEFAULT:
             self._take_profile(profile_name, timeout)
         else:
             self.row_factory = session.row_factory

@@ -30,13 +30,15 @@ def served(servers: RealServers, tmp_path: Path) -> Iterator[ServeAll]:
         running.close()
 
 
-def audit(servers: RealServers, *options: str) -> tuple[int, dict[str, Any]]:
-    """The exit status of an audit, and what it says."""
-    ended = subprocess.run(
-        [*COMMAND, "audit", *servers.arguments, "--json", *options], capture_output=True, text=True, timeout=200
-    )
+def audit(servers: RealServers, trace: Path, *options: str) -> tuple[int, dict[str, Any]]:
+    """The exit status of an audit that keeps its trace, and what it says."""
+    ended = command("audit", *servers.arguments, "--json", "--out", str(trace), *options)
     assert ended.returncode in (0, 1), ended.stderr
     return ended.returncode, json.loads(ended.stdout)
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=200)
 
 
 def verdicts(found: dict[str, Any], verdict: str) -> set[str]:
@@ -51,18 +53,18 @@ def driving(servers: RealServers, orders: int, seconds: int) -> subprocess.Popen
 
 
 def test_audit_at_work_at_rest_and_behind(servers: RealServers, served: ServeAll, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
     driver = driving(servers, orders=240, seconds=24)
     try:
         served.wait_for(lambda: len(served.logged("OrderPlacement emitted")) > 40, "orders are placed")
-        status, found = audit(servers, "--rest", "0")
-        assert (status, found["state"]) == (0, "at work")
+        status, found = audit(servers, trace, "--rest", "0")
+        assert (status, found["state"]) == (0, "at work"), command("check", str(trace)).stdout
         assert verdicts(found, "not exercised") == {*UNSEEN, "converges"}
         assert found["invariants"]["placement-accounted"]["checked"] > 0
 
         driver.wait(timeout=200)
         assert driver.returncode == 0, driver.communicate()
-        trace = tmp_path / "trace"
-        status, found = audit(servers, "--out", str(trace))
+        status, found = audit(servers, trace)
         assert (status, found["state"]) == (0, "at rest")
         assert verdicts(found, "not exercised") == UNSEEN
         assert found["placements"] > 100
@@ -75,13 +77,13 @@ def test_audit_at_work_at_rest_and_behind(servers: RealServers, served: ServeAll
 
     served.stop()
     asyncio.run(change_a_row(servers))
-    status, found = audit(servers)
+    status, found = audit(servers, trace)
     assert (status, found["state"]) == (1, "at rest")
     assert verdicts(found, "violated") == {"row-matches-engine"}
     assert found["invariants"]["row-matches-engine"]["violations"] == 1
 
     asyncio.run(forget_progress(servers))
-    status, found = audit(servers, "--settle", "1")
+    status, found = audit(servers, trace, "--settle", "1")
     assert (status, found["state"]) == (1, "behind")
     assert "settlement stands at offset 0 of engine.outputs-0" in " ".join(found["behind"])
     assert "converges" in verdicts(found, "violated")
@@ -94,7 +96,7 @@ def test_system_that_is_not_there_is_told_in_one_line_and_not_created(servers: R
         (["--kafka", "127.0.0.1:1", "--cassandra", servers.cassandra], "Kafka at 127.0.0.1:1 does not answer"),
         (["--kafka", "nonsense:", "--cassandra", servers.cassandra], "--kafka"),
     ):
-        ended = subprocess.run([*COMMAND, "audit", *given], capture_output=True, text=True, timeout=100)
+        ended = command("audit", *given)
         assert ended.returncode == 2
         assert says in ended.stderr
         assert len(ended.stderr.splitlines()) == 1, ended.stderr
