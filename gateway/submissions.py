@@ -50,12 +50,14 @@ Told = Callable[[ClientAnswer], object]
 class Submission:
     """One time that a request was handed in, until the client is told what became of it."""
 
-    __slots__ = ("_answer", "_owner", "_told", "deadline_s", "request")
+    __slots__ = ("_answer", "_owner", "_told", "deadline_s", "is_extended", "request")
 
     def __init__(self, owner: "Submissions", request: AnyRequest, told: Told) -> None:
         self.request = request
         self.deadline_s = 0.0
         """In the loop's time; _ENDED once the client was told, or does not care any more."""
+        self.is_extended = False
+        """Whether it has been given as long again, for the verdict."""
         self._owner = owner
         self._told = told
         self._answer: OrderResponse | None = None
@@ -79,7 +81,6 @@ class Submission:
                 and not isinstance(self.request, Deposit | Withdraw)
             ):
                 self._answer = response
-                self._owner.begin_wait(self)
             else:
                 self._end(_told(response, verdict, response.verdict_reason))
 
@@ -87,6 +88,11 @@ class Submission:
         """The request may not have reached anybody. Nothing happens if its answer has come all the same."""
         if self._answer is None:
             self._end(_unknown(reason))
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether only the verdict is missing."""
+        return self._answer is not None
 
     def give_up(self) -> None:
         """Its time is over."""
@@ -118,7 +124,7 @@ class Submission:
 
 
 class Submissions:
-    """All that wait at one gateway: at most `wait_s` for the answer, and as long again for the verdict.
+    """All that wait at one gateway: at most `wait_s` for the answer, and twice as long for the verdict.
 
     Waits are all equally long, so they end in the order in which they began: a queue of them and one timer are enough.
     """
@@ -127,8 +133,8 @@ class Submissions:
         self._wait_s = wait_s
         self._loop: asyncio.AbstractEventLoop | None = None
         self._by_key: dict[tuple[int, str], list[Submission]] = {}
-        # With the deadline each had when it was queued: one that was given another wait since is met here too early.
-        self._deadlines: deque[tuple[float, Submission]] = deque()
+        # In the order of their deadlines; those at its end may have ended long since.
+        self._waits: deque[Submission] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.count = 0
         self.idle = asyncio.Event()
@@ -147,7 +153,10 @@ class Submissions:
         if not self.count:
             self.idle.clear()
         self.count += 1
-        self.begin_wait(submission)
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        self._begin_wait(submission, loop.time() + self._wait_s)
         return submission
 
     def offer(self, response: OrderResponse) -> None:
@@ -156,19 +165,6 @@ class Submissions:
         if waiting is not None:
             for submission in tuple(waiting):
                 submission.offer(response)
-
-    def begin_wait(self, submission: Submission) -> None:
-        """From now on it waits as long as one waits."""
-        loop = self._loop
-        if loop is None:
-            loop = self._loop = asyncio.get_running_loop()
-        deadline_s = submission.deadline_s = loop.time() + self._wait_s
-        deadlines = self._deadlines
-        while deadlines and deadlines[0][0] != deadlines[0][1].deadline_s:
-            deadlines.popleft()
-        deadlines.append((deadline_s, submission))
-        if self._timer is None:
-            self._timer = loop.call_at(deadline_s, self._look, deadline_s)
 
     def remove(self, submission: Submission) -> None:
         """It waits no more."""
@@ -187,27 +183,42 @@ class Submissions:
         for waiting in list(self._by_key.values()):
             for submission in tuple(waiting):
                 submission.give_up()
-        self._deadlines.clear()
+        self._waits.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _begin_wait(self, submission: Submission, deadline_s: float) -> None:
+        submission.deadline_s = deadline_s
+        waits = self._waits
+        while waits and waits[0].deadline_s == _ENDED:
+            waits.popleft()
+        waits.append(submission)
+        if self._timer is None:
+            assert self._loop is not None
+            self._timer = self._loop.call_at(deadline_s, self._look, deadline_s)
 
     def _look(self, due_s: float) -> None:
         """End the waits that were to end by `due_s`, and come back for the next one."""
         loop = self._loop
         assert loop is not None
-        self._timer = None
         # A timer may be early by the clock's resolution, and a late one is late for more than one of them.
         due_s = max(due_s, loop.time())
-        deadlines = self._deadlines
-        while deadlines:
-            deadline_s, submission = deadlines[0]
-            if deadline_s == submission.deadline_s and deadline_s > due_s:
+        waits = self._waits
+        while waits:
+            submission = waits[0]
+            deadline_s = submission.deadline_s
+            if deadline_s > due_s:
                 self._timer = loop.call_at(deadline_s, self._look, deadline_s)
                 return
-            deadlines.popleft()
-            if deadline_s == submission.deadline_s:
-                submission.give_up()
+            waits.popleft()
+            if deadline_s != _ENDED:
+                if submission.is_answered and not submission.is_extended:
+                    submission.is_extended = True
+                    self._begin_wait(submission, due_s + self._wait_s)
+                else:
+                    submission.give_up()
+        self._timer = None
 
 
 def not_sent(why: str) -> ClientAnswer:

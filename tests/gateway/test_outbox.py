@@ -1,4 +1,4 @@
-"""Requests go to Kafka in their order; what makes one wait makes all wait, and what is over is not sent."""
+"""Requests go to Kafka in their order and in batches; what makes one wait makes all wait, what is over is not sent."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -16,23 +16,47 @@ from schema.wire import REQUEST
 from sim.clock import NS_PER_SECOND
 from sim.world import World
 
+BATCH_MAX = 3
+LINGER_S = 0.005
 
-class ScriptedProducer:
-    """Takes records when its gate is open; keeps the futures of their deliveries."""
+
+class SmallBatch:
+    """Has room for a few records."""
 
     def __init__(self) -> None:
-        self.sent: list[str] = []
+        self.names: list[str] = []
+        self.is_closed = False
+
+    def append(self, *, timestamp: int | None, key: bytes | None, value: bytes) -> object | None:
+        assert not self.is_closed
+        if len(self.names) == BATCH_MAX:
+            return None
+        self.names.append(REQUEST.decode(value).request_id)
+        return self
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class ScriptedProducer:
+    """Takes batches when its gate is open; keeps the futures of their deliveries."""
+
+    def __init__(self) -> None:
+        self.sent: list[list[str]] = []
         self.deliveries: list[asyncio.Future[Any]] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.error: Exception | None = None
 
-    async def send(self, topic: str, value: bytes, partition: int) -> "asyncio.Future[Any]":
+    create_batch = SmallBatch
+
+    async def send_batch(self, batch: SmallBatch, topic: str, *, partition: int) -> "asyncio.Future[Any]":
         await self.gate.wait()
         if self.error is not None:
             raise self.error
         assert (topic, partition) == ("order.requests", 2)
-        self.sent.append(REQUEST.decode(value).request_id)
+        assert batch.is_closed
+        self.sent.append(batch.names)
         self.deliveries.append(asyncio.get_running_loop().create_future())
         return self.deliveries[-1]
 
@@ -58,8 +82,10 @@ class Post:
         self.suspected: list[BaseException] = []
         self.log = Lines()
         self.told: list[tuple[str, ClientAnswer]] = []
+        self.linger = True
         self.outbox = Outbox(
             2,
+            LINGER_S,
             lambda: cast(KafkaProducer, self.producer) if self.producer is not None else None,
             lambda producer, error: self.suspected.append(error),
             cast(Log, self.log),
@@ -73,6 +99,8 @@ class Post:
                 self.outbox.put(self.submissions.add(request, told))
 
         self.do(put_all)
+        if self.linger:
+            self.pass_s(LINGER_S)
 
     def do(self, action: Callable[[], object]) -> None:
         self.loop.enter(action)
@@ -95,33 +123,45 @@ def post() -> Iterator[Post]:
 
 
 def test_requests_are_sent_in_their_order_and_logged_when_delivered(post: Post) -> None:
-    post.put("a", "b", "c")
+    post.put("a", "b", "c", "d", "e")
     assert post.producer is not None
-    assert post.producer.sent == ["a", "b", "c"]
+    assert post.producer.sent == [["a", "b", "c"], ["d", "e"]]
     assert post.log.events == []
-    first = post.producer.deliveries[0]
-    post.do(lambda: first.set_result(None))
-    assert post.log.events == [("order request produced", "a")]
+    second = post.producer.deliveries[1]
+    post.do(lambda: second.set_result(None))
+    assert post.log.events == [("order request produced", "d"), ("order request produced", "e")]
     assert post.told == []
+
+
+def test_requests_that_come_soon_after_one_another_travel_together(post: Post) -> None:
+    assert post.producer is not None
+    post.linger = False
+    post.put("a")
+    post.pass_s(LINGER_S / 2)
+    post.put("b")
+    assert post.producer.sent == []
+    post.pass_s(LINGER_S / 2)
+    assert post.producer.sent == [["a", "b"]]
 
 
 def test_a_request_whose_time_is_over_in_the_line_is_never_sent(post: Post) -> None:
     assert post.producer is not None
     post.producer.gate.clear()
-    post.put("a", "b")
+    post.put("a")
+    post.put("b")
     post.pass_s(3)
     post.put("c")
     post.pass_s(2)
     post.do(post.producer.gate.set)
     assert [name for name, _ in post.told] == ["a", "b"]
-    assert post.producer.sent == ["a", "c"]  # the first was with the producer already
+    assert post.producer.sent == [["a"], ["c"]]  # the first was with the producer already
 
 
 def test_a_line_that_has_ended_begins_anew(post: Post) -> None:
     post.put("a")
     post.put("b")
     assert post.producer is not None
-    assert post.producer.sent == ["a", "b"]
+    assert post.producer.sent == [["a"], ["b"]]
 
 
 def test_no_producer_is_told_at_once(post: Post) -> None:
@@ -149,18 +189,19 @@ def test_a_producer_that_refuses_costs_the_request_not_the_line(
     post.producer.error = None
     post.put("b")
     assert said in post.told[0][1].message
-    assert post.producer.sent == ["b"]
+    assert post.producer.sent == [["b"]]
     assert post.suspected == ([error] if is_suspect else [])
 
 
 def test_failed_and_cancelled_deliveries_are_told(post: Post) -> None:
     post.put("a", "b")
+    post.put("c")
     assert post.producer is not None
     failed, cancelled = post.producer.deliveries
     error = OutOfOrderSequenceNumber()
     post.do(lambda: failed.set_exception(error))
     post.do(cancelled.cancel)
-    assert [(name, answer.outcome) for name, answer in post.told] == [("a", "unknown"), ("b", "unknown")]
+    assert [(name, answer.outcome) for name, answer in post.told] == [(name, "unknown") for name in "abc"]
     assert post.suspected == [error]
 
 

@@ -97,14 +97,14 @@ def test_deposit_and_rejection_are_told_at_once(desk: Desk) -> None:
     ]
 
 
-def test_silence_is_unknown_after_one_wait_and_a_missing_verdict_after_another(desk: Desk) -> None:
+def test_silence_is_unknown_after_one_wait_and_a_missing_verdict_told_after_two(desk: Desk) -> None:
     silent, half = place("silent", 7), place("half", 8)
     desk.add(silent)
     desk.add(half)
     desk.pass_s(3)
     desk.offer(half)
     desk.pass_s(10)
-    assert desk.outcomes() == [(4.0, "silent", "unknown"), (7.0, "half", "accepted")]
+    assert desk.outcomes() == [(4.0, "silent", "unknown"), (8.0, "half", "accepted")]
     assert desk.told[1][2].verdict == 0
     assert desk.submissions.idle.is_set()
 
@@ -120,6 +120,17 @@ def test_each_wait_ends_in_its_own_time_whatever_came_before_it(desk: Desk) -> N
     rest = [number for number in range(50) if not number % 3 and 4 + number / 10 > 5]
     assert [name for _, name, _ in desk.told] == [f"a{number}" for number in rest]
     assert [t for t, _, _ in desk.told] == pytest.approx([4 + number / 10 for number in rest], abs=1e-9)
+
+
+def test_who_asks_again_when_told_does_not_put_off_the_others(desk: Desk) -> None:
+    def ask_again(answer: ClientAnswer) -> None:
+        desk.submissions.add(place("again", 9), lambda answer: desk.told.append((desk.loop.time(), "again", answer)))
+
+    desk.do(lambda: desk.submissions.add(place("first", 7), ask_again))
+    desk.pass_s(1)
+    desk.add(place("second", 8))
+    desk.pass_s(20)
+    assert desk.outcomes() == [(5.0, "second", "unknown"), (8.0, "again", "unknown")]
 
 
 def test_many_waits_need_one_timer_at_a_time(desk: Desk) -> None:
