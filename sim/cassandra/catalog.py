@@ -45,14 +45,45 @@ class Column:
 
 @dataclass(eq=False, slots=True)
 class ColumnSet:
-    """The value columns that a write names, in its order. Interned per table, so it is compared by identity."""
+    """The value columns that a write names, in its order. Interned per table, so it is compared by identity.
+
+    Where all are fixed-size numbers or booleans, and at most the last is a text, the values of a row are kept as bytes:
+    as a tuple of Python objects they take several times the memory.
+    """
 
     names: tuple[str, ...]
     types: tuple[CqlType, ...]
     index: dict[str, int] = field(default_factory=dict)
+    _codec: struct.Struct | None = None
+    _ends_in_text: bool = False
 
     def __post_init__(self) -> None:
         self.index = {name: i for i, name in enumerate(self.names)}
+        kinds = self.types
+        self._ends_in_text = bool(kinds) and kinds[-1].name == "text"
+        codes = ["?" if kind.name == "boolean" else kind.pack_code for kind in kinds]
+        if self._ends_in_text:
+            codes.pop()
+        if codes and all(codes):
+            self._codec = struct.Struct(">" + "".join(codes))
+
+    def pack(self, values: tuple[Any, ...]) -> tuple[Any, ...] | bytes:
+        """How the values of a row are kept. Those with a null among them stay a tuple."""
+        codec = self._codec
+        if codec is None or None in values:
+            return values
+        if self._ends_in_text:
+            text: bytes = values[-1].encode()
+            return codec.pack(*values[:-1]) + text
+        return codec.pack(*values)
+
+    def unpack(self, kept: bytes) -> tuple[Any, ...]:
+        """The values that were packed."""
+        codec = self._codec
+        assert codec is not None
+        if self._ends_in_text:
+            return (*codec.unpack_from(kept), kept[codec.size :].decode())
+        return codec.unpack(kept)
 
 
 class Table:

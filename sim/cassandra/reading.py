@@ -214,14 +214,15 @@ class _Reader:
                 gone = NO_DELETION if not deleted else max(p.gone_at(position) for p in partitions if p is not None)
                 if row.__class__ is RowWrite:
                     # The hot case: one plain write, not deleted, not expired.
-                    if row.timestamp <= gone or row.expires_s <= now_s:
+                    left_s = row.now_s + row.ttl - now_s if row.ttl else None
+                    if row.timestamp <= gone or (left_s is not None and left_s <= 0):
                         continue
                     values = row.values
                     if not row.marked and not any(value is not None for value in values):
                         continue
                     project = plan.projection(row.columns)
                     if project is not None and not (plan.shows_times and None in values):
-                        times = (row.timestamp, row.expires_s - now_s if row.ttl else None)
+                        times = (row.timestamp, left_s)
                         yield position, row.clustering, project(key + row.clustering + values + times)
                         found_any = True
                         continue

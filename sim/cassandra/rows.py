@@ -68,21 +68,11 @@ class Deletion(NamedTuple):
 class RowWrite:
     """Some columns of one row with one timestamp: an INSERT (`marked`) or an UPDATE or a deletion of columns.
 
-    A value of None is a tombstone. `position` orders the row in its partition; None is the static row.
+    A value of None is a tombstone. `position` orders the row in its partition; None is the static row. `kept` is how
+    its columns keep the values: equal values of the same columns are kept equal.
     """
 
-    __slots__ = (
-        "clustering",
-        "columns",
-        "expires_s",
-        "marked",
-        "now_s",
-        "partition",
-        "position",
-        "timestamp",
-        "ttl",
-        "values",
-    )
+    __slots__ = ("clustering", "columns", "kept", "marked", "now_s", "partition", "position", "timestamp", "ttl")
 
     def __init__(
         self,
@@ -100,12 +90,27 @@ class RowWrite:
         self.clustering = clustering
         self.position = position
         self.columns = columns
-        self.values = values
+        self.kept = columns.pack(values)
         self.timestamp = timestamp
         self.ttl = ttl
         self.now_s = now_s
-        self.expires_s = now_s + ttl if ttl else NEVER
         self.marked = marked
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """The values of its columns."""
+        kept = self.kept
+        return self.columns.unpack(kept) if kept.__class__ is bytes else kept  # type: ignore[return-value]
+
+    @property
+    def expires_s(self) -> int:
+        """The second from which on it is not there any more."""
+        return self.now_s + self.ttl if self.ttl else NEVER
+
+    @property
+    def has_tombstones(self) -> bool:
+        """Whether a value is null."""
+        return self.kept.__class__ is tuple and None in self.kept
 
     def spread(self) -> MergedRow:
         """The same facts, cell by cell."""
@@ -202,9 +207,9 @@ def merge(old: Row, new: Row) -> Row:
     ):
         if old.timestamp != new.timestamp:
             return old if old.timestamp > new.timestamp else new
-        if old.values == new.values and old.ttl == new.ttl and _same_second(old, new):
+        if old.kept == new.kept and old.ttl == new.ttl and _same_second(old, new):
             return old
-        if old.ttl and new.ttl and old.expires_s != new.expires_s and None not in old.values and None not in new.values:
+        if old.ttl and new.ttl and old.expires_s != new.expires_s and not (old.has_tombstones or new.has_tombstones):
             return old if old.expires_s > new.expires_s else new
     left, right = old.spread(), new.spread()
     cells = dict(left.cells)
@@ -225,7 +230,7 @@ def _same_second(left: RowWrite, right: RowWrite) -> bool:
 
     A replayed INSERT without either is the same facts again, whenever it comes; that is the usual replay.
     """
-    return left.now_s == right.now_s or (left.ttl == 0 and None not in left.values)
+    return left.now_s == right.now_s or (left.ttl == 0 and not left.has_tombstones)
 
 
 def same_facts(left: Row | None, right: Row | None) -> bool:
@@ -237,7 +242,7 @@ def same_facts(left: Row | None, right: Row | None) -> bool:
     if isinstance(left, RowWrite) and isinstance(right, RowWrite) and left.columns is right.columns:
         return (
             left.timestamp == right.timestamp
-            and left.values == right.values
+            and left.kept == right.kept
             and left.ttl == right.ttl
             and _same_second(left, right)
             and left.marked == right.marked

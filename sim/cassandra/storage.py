@@ -6,8 +6,9 @@ partition that a replica applies as one). Applying a change is a join: it may co
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from cassandra.metadata import Murmur3Token
@@ -51,19 +52,22 @@ class RangeTombstone(NamedTuple):
     deletion: Deletion
 
 
-class Partition:
-    """Rows by position. `order` is the sorted list of positions, brought up to date when it is read."""
+_NO_RANGES: list[RangeTombstone] = []
+"""That of every partition without one; never changed."""
 
-    __slots__ = ("_fresh", "_order", "deletion", "key", "ranges", "rows", "static")
+
+class Partition:
+    """Rows by position. `_order` is the sorted list of positions, brought up to date when it is read."""
+
+    __slots__ = ("_order", "deletion", "key", "ranges", "rows", "static")
 
     def __init__(self, key: Key) -> None:
         self.key = key
         self.rows: dict[Position, Row] = {}
         self.static: Row | None = None
         self.deletion: Deletion | None = None
-        self.ranges: list[RangeTombstone] = []
-        self._order: list[Position] = []
-        self._fresh: list[Position] = []
+        self.ranges: list[RangeTombstone] = _NO_RANGES
+        self._order: list[Position] | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -77,11 +81,7 @@ class Partition:
             self.static = row if self.static is None else merge(self.static, row)
             return
         old = self.rows.get(position)
-        if old is None:
-            self.rows[position] = row
-            self._fresh.append(position)
-        else:
-            self.rows[position] = merge(old, row)
+        self.rows[position] = row if old is None else merge(old, row)
 
     def copy(self) -> Partition:
         """Another with the same in it."""
@@ -89,9 +89,8 @@ class Partition:
         made.rows = self.rows.copy()
         made.static = self.static
         made.deletion = self.deletion
-        made.ranges = self.ranges.copy()
-        made._order = self._order.copy()
-        made._fresh = self._fresh.copy()
+        made.ranges = self.ranges
+        made._order = None if self._order is None else self._order.copy()
         return made
 
     def join(self, other: Partition) -> None:
@@ -109,8 +108,7 @@ class Partition:
         """Let go of rows that stand elsewhere now."""
         for position in positions:
             del self.rows[position]
-        self._order = []
-        self._fresh = list(self.rows)
+        self._order = None
 
     def delete(self, deletion: Deletion) -> None:
         """Delete the whole partition."""
@@ -119,14 +117,16 @@ class Partition:
     def delete_range(self, tombstone: RangeTombstone) -> None:
         """Delete a slice. The tombstones are kept sorted, so that replicas with the same ones compare equal."""
         if tombstone not in self.ranges:
-            insort(self.ranges, tombstone)
+            self.ranges = sorted([*self.ranges, tombstone])
 
     def positions(self, piece: Slice) -> list[Position]:
         """The positions of all rows in the slice, ascending."""
         order = self._order
-        if self._fresh:
-            order.extend(self._fresh)
-            self._fresh.clear()
+        if order is None:
+            order = self._order = sorted(self.rows)
+        elif len(order) < len(self.rows):
+            # Rows are never taken away singly, and a dictionary has its newest keys last.
+            order.extend(islice(self.rows, len(order), None))
             order.sort()  # nearly sorted already, which the sort is made for
         low, high = piece.low, piece.high
         start, end = 0, len(order)
@@ -242,9 +242,11 @@ class TableStore:
                 rows = partition.rows
                 old = rows.get(position)
                 if old is None:
+                    change.partition = partition.key
                     rows[position] = change
-                    partition._fresh.append(position)
                 elif old.columns is change.columns and change.timestamp > old.timestamp and change.marked == old.marked:
+                    change.partition = partition.key
+                    change.position, change.clustering = old.position, old.clustering
                     rows[position] = change
                 else:
                     rows[position] = merge(old, change)

@@ -123,6 +123,33 @@ def test_unlogged_batch_that_times_out_is_not(table):
     assert table.run("SELECT p FROM t") == []
 
 
+def test_rows_of_one_partition_key_in_several_tables_reach_a_replica_together_or_not_at_all(world):
+    for name in ("first", "second"):
+        world.run(f"CREATE TABLE {name} (p bigint, c bigint, PRIMARY KEY (p, c))")
+    batch = BatchStatement(BatchType.UNLOGGED, consistency_level=CL.QUORUM)
+    for name in ("first", "second"):
+        batch.add(world.session.prepare(f"INSERT INTO {name} (p, c) VALUES (?, ?) USING TIMESTAMP ?"), (1, 2, 3))
+    world.cluster.faults.arm("write_timeout_some", times=1)
+    with pytest.raises(WriteTimeout) as caught:
+        world.session.execute(batch)
+    assert caught.value.write_type == WriteType.SIMPLE
+    holders = [[node for node, rows in world.cluster.dump(name, "ks").items() if rows] for name in ("first", "second")]
+    assert len(holders[0]) == 1
+    assert holders[0] == holders[1]
+
+
+def test_equal_values_of_keys_of_other_types_are_other_partitions(world):
+    world.run("CREATE TABLE first (p bigint PRIMARY KEY, v int)")
+    world.run("CREATE TABLE second (p int PRIMARY KEY, v int)")
+    world.cluster.faults.arm("write_timeout_all", times=1)
+    batch = BatchStatement(BatchType.UNLOGGED, consistency_level=CL.QUORUM)
+    for name in ("first", "second"):
+        batch.add(world.session.prepare(f"INSERT INTO {name} (p, v) VALUES (?, ?)"), (1, 2))
+    with pytest.raises(WriteTimeout) as caught:
+        world.session.execute(batch)
+    assert caught.value.write_type == WriteType.UNLOGGED_BATCH
+
+
 def test_batch_of_one_partition_is_one_write(table):
     table.cluster.faults.arm("write_timeout_all", times=1)
     with pytest.raises(WriteTimeout) as caught:
