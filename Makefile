@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 SEED ?= 7
 ARGS ?=
 
-.PHONY: run test stack lint bench seeds install clean
+.PHONY: run test conformance stack lint bench seeds install clean
 .DEFAULT_GOAL := run
 
 run: install ## simulate one seed with faults and judge it; SEED=7 ARGS='--orders 2000'
@@ -14,6 +14,9 @@ run: install ## simulate one seed with faults and judge it; SEED=7 ARGS='--order
 
 test: install ## all tests that need no server
 	$(BIN)/python -m pytest -n auto $(ARGS)
+
+conformance: install ## the doubles held to real servers, and the services on them; needs Java 17 and Maven
+	$(BIN)/exchange-sim stack run -- $(BIN)/python -m pytest tests/conformance tests/live $(ARGS)
 
 stack: install ## start real Kafka and Cassandra on loopback; needs Java 17 and Maven; ARGS='--brokers 3'
 	$(BIN)/exchange-sim stack up $(ARGS)

@@ -27,7 +27,7 @@ from live.connections import ServersUnusable, open_session
 from live.kafka import AioKafkaClients
 from live.log import make_log
 from live.options import Servers
-from live.reading import ReadingError, all_tables, read_table
+from live.reading import ReadingError, all_tables, read_table, written_ends
 from schema import tables
 from schema.ports import KafkaClients
 from schema.topics import Topology
@@ -39,6 +39,8 @@ from traces.trace import Trace
 from traces.verdicts import VIOLATED, Verdict
 
 POLL_S: Final = 0.5
+OPEN_TRANSACTION_MAX_S: Final = 60.0
+"""Far longer than the transaction time-out of the services: the coordinator ends what is left open."""
 NOT_SHOWN: Final = {
     "reads-complete": "what clients read is not recorded",
     "reads-own-user": "what clients read is not recorded",
@@ -158,7 +160,7 @@ class Reading:
         read_at_ns = time.time_ns()
         rows = await self._rows()
         before = dict(self.log.ends)
-        await self.log.extend(self.kafka)
+        await self._to_what_is_written()
         if state == AT_WORK and self.log.ends == before and not await self._under_way(progress):
             state = AT_REST
         scenario = {"on": "an audit of a running system", "namespace": self.options.servers.namespace.name}
@@ -188,6 +190,28 @@ class Reading:
             self.tell(f"at work: {under_way[0]}")
             await asyncio.sleep(POLL_S)
             progress = await self._progress()
+
+    async def _to_what_is_written(self) -> None:
+        """Read on to where the topics end now, whatever of that is committed yet. Raises ReadingError.
+
+        A record is hidden while any transaction that began before it is open in its partition, and seen in one topic
+        while what was written with it is hidden in another: it would seem to be missing.
+        """
+        written = await written_ends(self.kafka, self.log.partitions)
+        deadline = time.monotonic() + OPEN_TRANSACTION_MAX_S
+        while True:
+            await self.log.extend(self.kafka)
+            hidden = [place for place, end in written.items() if self.log.ends[place] < end]
+            if not hidden:
+                return
+            if time.monotonic() > deadline:
+                place = hidden[0]
+                raise ReadingError(
+                    f"a transaction is open in {place.topic}-{place.partition} at offset {self.log.ends[place]} for "
+                    f"more than {OPEN_TRANSACTION_MAX_S:g} s; what follows it cannot be read"
+                )
+            self.tell(f"waiting for a transaction in {hidden[0].topic}-{hidden[0].partition} to end")
+            await asyncio.sleep(POLL_S)
 
     async def _under_way(self, progress: dict[TopicPartition, int]) -> list[str]:
         return self.log.behind(self.log.ends, progress) or await self.log.open_transactions(self.kafka)

@@ -54,7 +54,7 @@ def driving(servers: RealServers, orders: int, seconds: int) -> subprocess.Popen
 
 def test_audit_at_work_at_rest_and_behind(servers: RealServers, served: ServeAll, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    driver = driving(servers, orders=240, seconds=24)
+    driver = driving(servers, orders=400, seconds=60)
     try:
         served.wait_for(lambda: len(served.logged("OrderPlacement emitted")) > 40, "orders are placed")
         status, found = audit(servers, trace, "--rest", "0")
