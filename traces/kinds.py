@@ -39,11 +39,11 @@ KINDS: Final[dict[str, Columns]] = {
         "read_id:int position:int user_id:int symbol_id:int order_id:int created_at:int revision:int status:int "
         "quantity:int filled_quantity:int"
     ),
-    # A record appended to a partition's log, at its leader. `producer_id` -1 for a plain producer. `value_hash` is the
-    # signed xxh3_64 of the value.
+    # Records appended together to a partition's log, at its leader: those from first_offset on. `producer_id` -1 for a
+    # plain producer. `values_hash` is the signed xxh3_64 of their values, one after the other.
     "produced": _columns(
-        "topic:str partition:int offset:int producer_id:int producer_epoch:int transactional:bool size_bytes:int "
-        "value_hash:int"
+        "topic:str partition:int first_offset:int records:int producer_id:int producer_epoch:int transactional:bool "
+        "size_bytes:int values_hash:int"
     ),
     # A consumer on `host` was handed records first_offset..last_offset of a partition; group "" without one.
     "delivered": _columns("group:str topic:str partition:int first_offset:int last_offset:int records:int"),

@@ -91,6 +91,7 @@ class BrokerRequests:
         self._clock = cluster.clock
         self._network = cluster.network
         self._partitions = cluster.partitions
+        self._draw_bits = cluster.randomness.stream("kafka/replication").bits
         self._emit_produced: Callable[..., object] = cluster.recorder.emitter("produced")
 
     # -- produce
@@ -106,13 +107,19 @@ class BrokerRequests:
         ready_ns = now
         for tp, batch in batches.items():
             partition = self._partitions.get(tp)
-            error = self._refusal(call, partition, acks, transactional_id, batch)
+            error = self._refusal(call, partition, acks, batch)
             if error is not None:
                 results[tp] = (error, -1, -1)
                 continue
             assert partition is not None
             log = partition.log
-            repeated = log.find_repeated(batch) if batch.producer_id >= 0 else None
+            repeated = None
+            if batch.producer_id >= 0:
+                repeated = log.find_repeated(batch)
+                error = self._producers_refusal(partition, transactional_id, batch) if repeated is None else None
+                if error is not None:
+                    results[tp] = (error, -1, -1)
+                    continue
             if repeated is not None:
                 # Appended before, and its answer lost. The acknowledgement still means: replicated.
                 results[tp] = (None, repeated, log.start_offset)
@@ -128,7 +135,7 @@ class BrokerRequests:
             self._emit(partition, stored, now)
             if self._cluster.faults.losses:
                 self._cluster.faults.lose_last(tp, stored)
-            at_ns = partition.replicate(now, self._network)
+            at_ns = partition.replicate(now, self._network, self._draw_bits)
             if at_ns is None:
                 self._cluster.watch(partition)
                 if acks == ACKS_ALL:
@@ -145,9 +152,8 @@ class BrokerRequests:
         elif acks == ACKS_ALL and waiting.remaining == 0:
             call.answer(results)
 
-    def _refusal(
-        self, call: Call, partition: Partition | None, acks: int, transactional_id: str | None, batch: Batch
-    ) -> ErrorType | None:
+    def _refusal(self, call: Call, partition: Partition | None, acks: int, batch: Batch) -> ErrorType | None:
+        """Why a batch cannot be taken here and now, whatever its producer has sent before."""
         refusal: ErrorType | None = None
         if partition is None:
             refusal = UnknownTopicOrPartitionError
@@ -157,17 +163,20 @@ class BrokerRequests:
             refusal = MessageSizeTooLargeError
         elif acks == ACKS_ALL and len(partition.in_sync) < self._cluster.config.min_insync_replicas:
             refusal = NotEnoughReplicasError
-        elif batch.producer_id >= 0 and partition.log.find_repeated(batch) is None:
-            refusal = partition.log.refusal(batch)
-            if (
-                refusal is None
-                and transactional_id is not None
-                and not partition.log.has_open_transaction(batch.producer_id)
-                and not self._cluster.transactions.is_writing(transactional_id, batch, partition.tp)
-            ):
-                # The leader asks the coordinator before it lets a transaction begin in its log (KIP-890), so that a
-                # late request cannot open one that nobody will end.
-                refusal = InvalidTxnState
+        return refusal
+
+    def _producers_refusal(self, partition: Partition, transactional_id: str | None, batch: Batch) -> ErrorType | None:
+        """Why a new batch of an idempotent producer cannot follow what that has sent before."""
+        refusal = partition.log.refusal(batch)
+        if (
+            refusal is None
+            and transactional_id is not None
+            and not partition.log.has_open_transaction(batch.producer_id)
+            and not self._cluster.transactions.is_writing(transactional_id, batch, partition.tp)
+        ):
+            # The leader asks the coordinator before it lets a transaction begin in its log (KIP-890), so that a late
+            # request cannot open one that nobody will end.
+            refusal = InvalidTxnState
         return refusal
 
     def _replicated(self, advances: list[tuple[Partition, int, int]], waiting: ProduceCall | None) -> None:
@@ -194,7 +203,7 @@ class BrokerRequests:
         """
         now = self._clock._now
         partition.log.append(marker, now)
-        at_ns = partition.replicate(now, self._network)
+        at_ns = partition.replicate(now, self._network, self._draw_bits)
         if at_ns is None:
             self._cluster.watch(partition)
         return at_ns
@@ -223,20 +232,23 @@ class BrokerRequests:
     def _emit(self, partition: Partition, batch: Batch, now: int) -> None:
         if batch.control != DATA:
             return
-        emit = self._emit_produced
         assert partition.leader is not None
-        host = partition.broker_names[partition.leader]
         topic, number = partition.tp
-        offset = batch.base_offset
-        producer_id, epoch, transactional = batch.producer_id, batch.producer_epoch, batch.transactional
-        hashed = xxhash.xxh3_64_intdigest
-        for _, key, value, _ in batch.records:
-            content = value or b""
-            digest = hashed(content)
-            size = len(content) + len(key) if key else len(content)
-            signed = digest - (1 << 64) if digest >> 63 else digest
-            emit(now, host, topic, number, offset, producer_id, epoch, transactional, size, signed)
-            offset += 1
+        records = batch.records
+        digest = xxhash.xxh3_64_intdigest(b"".join([value or b"" for _, _, value, _ in records]))
+        self._emit_produced(
+            now,
+            partition.broker_names[partition.leader],
+            topic,
+            number,
+            batch.base_offset,
+            len(records),
+            batch.producer_id,
+            batch.producer_epoch,
+            batch.transactional,
+            batch.size_bytes,
+            digest - (1 << 64) if digest >> 63 else digest,
+        )
 
     # -- fetch
 

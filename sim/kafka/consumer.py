@@ -111,30 +111,37 @@ class _Buffer:
         while self.index < len(batches):
             batch = batches[self.index]
             if batch.control == DATA and not (read_committed and batch.outcome == ABORTED):
-                base = batch.base_offset
+                if offset < batch.base_offset:
+                    offset = batch.base_offset
                 records = batch.records
-                for at in range(offset - base if offset > base else 0, len(records)):
-                    timestamp_ms, key, value, headers = records[at]
-                    taken.append(
-                        ConsumerRecord(
-                            topic,
-                            partition,
-                            base + at,
-                            timestamp_ms,
-                            0,
-                            key if key_of is None else cast(bytes, key_of(key)),
-                            value if value_of is None else cast(bytes, value_of(value)),
-                            None,
-                            -1 if key is None else len(key),
-                            -1 if value is None else len(value),
-                            headers,
-                        )
+                first = offset - batch.base_offset
+                if first:
+                    records = records[first:]
+                if limit is not None and len(records) >= limit - len(taken):
+                    records = records[: limit - len(taken)]
+                    full = True
+                # Once per record of the run and each of its readers.
+                found = [
+                    ConsumerRecord(
+                        topic,
+                        partition,
+                        at,
+                        timestamp_ms,
+                        0,
+                        key,
+                        value,
+                        None,
+                        -1 if key is None else len(key),
+                        -1 if value is None else len(value),
+                        headers,
                     )
-                    if limit is not None and len(taken) >= limit:
-                        offset = base + at + 1
-                        full = True
-                        break
+                    for at, (timestamp_ms, key, value, headers) in enumerate(records, offset)
+                ]
+                if key_of is not None or value_of is not None:
+                    _deserialize(found, key_of, value_of)
+                taken += found
                 if full:
+                    offset += len(records)
                     break
             offset = batch.last_offset + 1
             self.index += 1
@@ -142,6 +149,14 @@ class _Buffer:
         self.is_drained = not full
         self.assignment.states[self.tp].position = offset
         return taken
+
+
+def _deserialize(records: list[BytesRecord], key_of: Deserializer | None, value_of: Deserializer | None) -> None:
+    for record in records:
+        if key_of is not None:
+            record.key = cast(bytes, key_of(record.key))
+        if value_of is not None:
+            record.value = cast(bytes, value_of(record.value))
 
 
 class _FetchError:

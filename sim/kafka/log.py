@@ -22,6 +22,8 @@ from typing import TypeAlias
 
 from aiokafka.errors import BrokerResponseError, InvalidProducerEpoch, OutOfOrderSequenceNumber
 
+from sim.hosts import RUN_STARTS_NS
+
 Record = tuple[int, bytes | None, bytes | None, tuple[tuple[str, bytes], ...]]
 """A record in a batch: timestamp_ms, key, value, headers."""
 
@@ -247,8 +249,8 @@ class PartitionLog:
         found: list[Batch] = []
         size = 0
         batches = self.batches
-        while index < len(batches):
-            batch = batches[index]
+        for place in range(index, len(batches)):
+            batch = batches[place]
             if batch.base_offset >= upto:
                 break
             if batch.last_offset >= offset:
@@ -256,7 +258,6 @@ class PartitionLog:
                 if found and size > max_bytes:
                     break
                 found.append(batch)
-            index += 1
         return found
 
     def committed_batches(self) -> Iterator[Batch]:
@@ -268,8 +269,17 @@ class PartitionLog:
                 yield batch
 
     def offset_for_time(self, timestamp_ms: int, upto: int) -> tuple[int, int] | None:
-        """The first offset below `upto` whose record is at or after `timestamp_ms`, and that record's timestamp."""
+        """The first offset below `upto` whose record is at or after `timestamp_ms`, and that record's timestamp.
+
+        A marker counts as a record, of the time at which the broker wrote it.
+        """
         for batch in self.batches:
+            if batch.control != DATA:
+                written_ms = (RUN_STARTS_NS + batch.appended_ns) // 1_000_000
+                if batch.base_offset >= upto:
+                    return None
+                if written_ms >= timestamp_ms and batch.base_offset >= self.start_offset:
+                    return batch.base_offset, written_ms
             for index, record in enumerate(batch.records):
                 if batch.base_offset + index >= upto:
                     return None

@@ -23,16 +23,25 @@ from typing import TYPE_CHECKING
 from aiokafka.structs import TopicPartition
 
 from sim.kafka.log import PartitionLog
+from sim.network import LATENCY_BITS
 
 if TYPE_CHECKING:
     from sim.kafka.broker import ParkedFetch, ProduceCall
     from sim.network import Network
+
+_Path = tuple[int, tuple[int, ...], tuple[int, ...]]
+"""A follower, and the equally likely latencies from the leader to it and back."""
+
+_LATENCY_MASK = (1 << LATENCY_BITS) - 1
+_NEVER = -1
 
 
 class Partition:
     """A partition with its replicas, by broker id. `leader` is None while none can be elected."""
 
     __slots__ = (
+        "_clear_paths",
+        "_paths_version",
         "ack_waiters",
         "arrivals",
         "behind",
@@ -68,12 +77,55 @@ class Partition:
         self.behind_since_ns: dict[int, int] = {}
         self.ack_waiters: deque[tuple[int, ProduceCall]] = deque()
         self.fetch_waiters: list[ParkedFetch] = []
+        self._clear_paths: list[_Path] | None = None
+        self._paths_version = _NEVER
 
-    def replicate(self, now_ns: int, network: Network) -> int | None:
+    def replicate(self, now_ns: int, network: Network, draw_bits: Callable[[int], int]) -> int | None:
         """Send what was just appended to the followers; return when the leader knows that all in sync have it.
 
         None when an in-sync follower cannot be reached: then `settle` finds out later.
         """
+        if self._paths_version != network.version:
+            self._find_paths(network)
+        paths = self._clear_paths
+        if paths is None or self.behind:
+            return self._replicate_disturbed(now_ns, network)
+        # Once or more per produce request: all latencies from one draw.
+        drawn = draw_bits(2 * LATENCY_BITS * len(paths))
+        last_arrival_ns = self.last_arrival_ns
+        arrivals: dict[int, int] = {}
+        ready_ns = now_ns
+        for follower, there_ns, back_ns in paths:
+            arrival_ns = now_ns + there_ns[drawn & _LATENCY_MASK]
+            if arrival_ns < last_arrival_ns[follower]:
+                arrival_ns = last_arrival_ns[follower]
+            last_arrival_ns[follower] = arrivals[follower] = arrival_ns
+            known_ns = arrival_ns + back_ns[drawn >> LATENCY_BITS & _LATENCY_MASK]
+            if known_ns > ready_ns:
+                ready_ns = known_ns
+            drawn >>= 2 * LATENCY_BITS
+        self.arrivals.append((self.log.end_offset, arrivals))
+        return ready_ns
+
+    def _find_paths(self, network: Network) -> None:
+        """Look up the latencies to each follower and back, if there is no fault on any of these links."""
+        self._paths_version = network.version
+        self._clear_paths = None
+        assert self.leader is not None
+        here = self.broker_names[self.leader]
+        paths: list[_Path] = []
+        for follower in self.replicas:
+            if follower == self.leader:
+                continue
+            name = self.broker_names[follower]
+            there_ns, back_ns = network.clear_table_ns(here, name), network.clear_table_ns(name, here)
+            if there_ns is None or back_ns is None:
+                return
+            paths.append((follower, there_ns, back_ns))
+        self._clear_paths = paths
+
+    def _replicate_disturbed(self, now_ns: int, network: Network) -> int | None:
+        """`replicate` where a fault is on a link, or a follower is not reached."""
         leader = self.leader
         assert leader is not None
         leader_name = self.broker_names[leader]
@@ -185,6 +237,7 @@ class Partition:
             [replica for replica in self.in_sync if replica == leader or is_up(replica)] if clean else [leader]
         )
         self.leader = leader
+        self._paths_version = _NEVER
         self.epoch += 1
         if self.log.end_offset > self.log.high_watermark:
             self.arrivals.append((self.log.end_offset, {}))

@@ -18,6 +18,7 @@ from aiokafka.structs import RecordMetadata, TopicPartition
 from sim.kafka.log import BATCH_OVERHEAD_BYTES, Batch, Record
 
 if TYPE_CHECKING:
+    from sim.clock import Clock
     from sim.hosts import WallClock
 
 Serializer = Callable[[object], bytes]
@@ -26,11 +27,23 @@ Serializer = Callable[[object], bytes]
 class BatchBuilder:
     """The double of aiokafka's class of that name: records that are sent, and delivered or failed, together."""
 
-    __slots__ = ("_is_closed", "_key_serializer", "_size_max", "_value_serializer", "_wall", "records", "size_bytes")
+    __slots__ = (
+        "_clock",
+        "_is_closed",
+        "_key_serializer",
+        "_looked_at_ns",
+        "_size_max",
+        "_timestamp_ms",
+        "_value_serializer",
+        "_wall",
+        "records",
+        "size_bytes",
+    )
 
     def __init__(
         self,
         size_max_bytes: int,
+        clock: Clock,
         wall: WallClock,
         key_serializer: Serializer | None = None,
         value_serializer: Serializer | None = None,
@@ -38,7 +51,10 @@ class BatchBuilder:
         self.records: list[Record] = []
         self.size_bytes = BATCH_OVERHEAD_BYTES
         self._size_max = size_max_bytes
+        self._clock = clock
         self._wall = wall
+        self._looked_at_ns = -1
+        self._timestamp_ms = 0
         self._key_serializer = key_serializer
         self._value_serializer = value_serializer
         self._is_closed = False
@@ -59,7 +75,10 @@ class BatchBuilder:
         if self._value_serializer is not None:
             value = self._value_serializer(value)
         if timestamp is None:
-            timestamp = self._wall.now_ns() // 1_000_000
+            if self._clock._now != self._looked_at_ns:
+                self._looked_at_ns = self._clock._now
+                self._timestamp_ms = self._wall.now_ns() // 1_000_000
+            timestamp = self._timestamp_ms
         # To the byte, as in `Producer.send`; but small numbers take one byte or two, which is seen without a call.
         size = 4
         if value is not None:

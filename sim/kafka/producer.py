@@ -299,8 +299,14 @@ class Producer:
         records.append((stamp_ms, key, value, tuple(headers) if headers else ()))
         batch.futures.append(future)
         batch.size_bytes += size
-        # Of a plain producer's records those for a busy broker are looked at when it is free again.
-        if self._transactional_id is not None or self._metadata.leaders.get(tp) not in self._busy:
+        # A plain producer's records for a busy broker are looked at when it is free again, those that linger when the
+        # first of them has lingered long enough.
+        leader = self._metadata.leaders.get(tp)
+        if (
+            self._transactional_id is not None
+            or leader is None
+            or (self._linger_timer is None and leader not in self._busy)
+        ):
             self._wake()
         return future
 
@@ -318,7 +324,9 @@ class Producer:
 
     def create_batch(self) -> BatchBuilder:
         """An empty batch to fill and hand to `send_batch`."""
-        return BatchBuilder(self._max_batch_size, self._wall, self._key_serializer, self._value_serializer)
+        return BatchBuilder(
+            self._max_batch_size, self._cluster.clock, self._wall, self._key_serializer, self._value_serializer
+        )
 
     async def send_batch(self, batch: KafkaBatch, topic: str, *, partition: int) -> Future[RecordMetadata]:
         """Send the records of a closed batch together; waits while any are waiting for that partition.

@@ -95,7 +95,7 @@ class Call:
     def _send_back(self, error: KafkaError | None, result: object) -> None:
         transport = self.transport
         cluster = transport.cluster
-        if self.is_done or not transport.incarnation.alive or not cluster.is_up(self.broker):
+        if self.is_done or not transport.incarnation.alive or not cluster._up[self.broker]:
             return
         self.is_parked = False
         if cluster.faults.answers_are_lost and cluster.faults.loses_answer(self):
@@ -164,7 +164,7 @@ class Transport:
         if not self.incarnation.alive:
             call.forget()
             return call
-        if not cluster.is_up(broker):
+        if not cluster._up[broker]:
             error = NodeNotReadyError(f"node {broker} refuses connections")
             cluster.clock.after(REFUSED_NS, self.incarnation.enter, call.finish, error, None)
             return call

@@ -5,6 +5,7 @@ import numpy as np
 from schema.codes import Reason
 from traces.matching_rows import codes, ints, rows
 from traces.reachability.goals import goal
+from traces.reachability.log import each_record
 from traces.trace import Trace
 
 _REQUEST = ["user_id", "request_id"]
@@ -36,7 +37,7 @@ def repeat_answered_from_memory(trace: Trace) -> int:
 def repeat_answered_by_another_incarnation(trace: Trace) -> int:
     """A repeat was recognised by an incarnation of the balance core that had not decided the request itself."""
     events, produced = trace.balance_events, trace.events("produced")
-    mine = rows(produced, produced["topic"].to_numpy() == "balance.events")
+    mine = each_record(rows(produced, produced["topic"].to_numpy() == "balance.events"))
     decided = events.merge(mine[["partition", "offset", "producer_epoch"]], on=["partition", "offset"])
     decided = decided[decided["request_id"] != ""]
     first = decided[decided["is_repeat"] == 0].drop_duplicates(_REQUEST)

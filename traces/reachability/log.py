@@ -1,6 +1,7 @@
 """Situations of Kafka and its clients: transactions, groups, leaders, redelivery."""
 
 import numpy as np
+import pandas as pd
 
 from schema.topics import BALANCE_EVENTS, ENGINE_OUTPUTS
 from traces.matching_rows import codes, ints, rows
@@ -33,8 +34,8 @@ def zombie_fenced(trace: Trace) -> int:
 @goal("aborted-records-skipped")
 def aborted_records_skipped(trace: Trace) -> int:
     """Records of a chained topic lie in the log that no read-committed reader may see."""
-    produced, log = trace.events("produced", "topic", "partition", "offset"), trace.events("kafka_log")
-    mine = rows(produced, np.isin(produced["topic"].to_numpy(dtype=str), _CHAINED))
+    produced, log = trace.events("produced"), trace.events("kafka_log")
+    mine = each_record(rows(produced, np.isin(produced["topic"].to_numpy(dtype=str), _CHAINED)))
     (written, seen), size = codes(("topic", "partition", "offset"), mine, log)
     return int((np.bincount(seen, minlength=size)[written] == 0).sum())
 
@@ -108,6 +109,14 @@ def producer_epoch_raised(trace: Trace) -> int:
     """A transactional producer was started for a partition that another had owned: it got a higher epoch."""
     events = trace.events("transactions")
     return int(((events["action"].to_numpy() == "init") & (ints(events, "producer_epoch") > 0)).sum())
+
+
+def each_record(produced: pd.DataFrame) -> pd.DataFrame:
+    """One row for each record of the batches that were produced, with its `offset`."""
+    counts = ints(produced, "records")
+    found = produced.iloc[np.repeat(np.arange(len(produced)), counts)]
+    place_in_batch = np.arange(len(found)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return found.assign(offset=ints(found, "first_offset") + place_in_batch)
 
 
 def _actions(trace: Trace, action: str) -> int:

@@ -35,7 +35,8 @@ def closed(producer: Any, *values: bytes) -> Any:
 
 def test_batch_is_as_large_as_the_real_one_to_the_byte() -> None:
     real = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, 0, 100_000)
-    double = BatchBuilder(100_000, WallClock(Clock()))
+    clock = Clock()
+    double = BatchBuilder(100_000, clock, WallClock(clock))
     sizes = [0, 1, 51, 52, 63, 64, 65, 127, 128, 8_000, 8_191, 8_192, 9_000] * 8
     for ordinal, size in enumerate(sizes):
         key = None if ordinal % 3 else b"k" * (size // 2)
