@@ -112,7 +112,8 @@ class BalanceFold:
         time_ns = event.time_ns
         if time_ns < self.time_ns:
             raise CorruptInputError(f"balance event {event.sequence} goes back in time")
-        self.forget_until(time_ns)
+        if self._oldest_first and self._oldest_first[0][0] <= time_ns - REQUEST_MEMORY_NS:
+            self.forget_until(time_ns)
         for entry in event.entries:
             asset_id = entry.asset_id
             key = (event.user_id, asset_id)

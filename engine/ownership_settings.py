@@ -36,7 +36,8 @@ class OwnershipSettings:
     replay_records_per_turn: int = 200
     """Records replayed before other tasks of the process get a turn."""
     snapshot_interval_outputs: int = 2_000
-    """Outputs from one snapshot to the next; a restart replays at most that many and a batch. 0: no snapshots."""
+    """Outputs from one snapshot to the next, at least (`engine.snapshots.is_due`); a restart replays at most that many
+    and a batch, or as much as a large snapshot takes. 0: no snapshots."""
     backoff_initial_ms: int = 100
     """The pause before a partition is taken over anew, or the group joined again. Doubles with each failure."""
     backoff_max_ms: int = 5_000

@@ -16,7 +16,7 @@ from aiokafka.structs import TopicPartition
 
 from engine.corruption import CorruptInputError
 from engine.partition_core import Outgoing, PartitionCore
-from engine.snapshots import Snapshot, SnapshotStore
+from engine.snapshots import Snapshot, SnapshotStore, is_due
 from engine.surroundings import Surroundings
 from engine.takeover import CorruptRecordError, recover
 from engine.transactions import UNKNOWN_OFFSET, FencedError, TransactionalWriter, TransactionFailedError
@@ -60,6 +60,7 @@ class PartitionTask:
         self._ending = asyncio.Event()
         self._failures = 0
         self._sequence_at_snapshot = 0
+        self._snapshot_bytes = 0
         self._last_output_offset = UNKNOWN_OFFSET
         self.task: asyncio.Task[None] | None = None
 
@@ -220,8 +221,8 @@ class PartitionTask:
                 self._is_paused = False
                 self._consumer.resume(*self._inputs)
             await self._transact(core, writer, batch)
-            interval = settings.snapshot_interval_outputs
-            if interval and core.sequence - self._sequence_at_snapshot >= interval:
+            outputs_since = core.sequence - self._sequence_at_snapshot
+            if is_due(outputs_since, settings.snapshot_interval_outputs, self._snapshot_bytes):
                 await self._save_snapshot(core)
 
     def _take(self, records_max: int) -> "list[ConsumerRecord[bytes, bytes]]":
@@ -284,6 +285,7 @@ class PartitionTask:
             core.snapshot(),
         )
         self._sequence_at_snapshot = core.sequence
+        self._snapshot_bytes = len(snapshot.state)
         try:
             await self._store.save(snapshot)
         except OSError as error:

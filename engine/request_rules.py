@@ -50,6 +50,9 @@ withdrawal the atoms are its amount. A plain tuple, because one is made for ever
 _NOTHING: Final[Demand] = (_NONE, _NO_ASSET, 0)
 
 
+_as_tuple: Final = msgspec.structs.astuple
+
+
 def read_request(value: bytes | None) -> AnyRequest:
     """Decode a record of order.requests.
 
@@ -59,14 +62,18 @@ def read_request(value: bytes | None) -> AnyRequest:
     if value is not None and len(value) > MAX_REQUEST_BYTES:
         raise wire.WireError(f"order request: {len(value)} bytes are more than the {MAX_REQUEST_BYTES} of any request")
     request = wire.REQUEST.decode(value)
-    if type(request) is PlaceOrder or type(request) is ReplaceOrder:
-        codes = (request.side, request.time_in_force, getattr(request, "order_type", 0))
-        if max(codes) > _INT32_MAX or min(codes) < -_INT32_MAX:
-            raise wire.WireError("order request: a code does not fit a signed 32-bit column")
+    kind = type(request)
+    # Comparisons, not calls: every request comes by here.
+    if (kind is PlaceOrder or kind is ReplaceOrder) and not (
+        -_INT32_MAX <= request.side <= _INT32_MAX  # type: ignore[union-attr]
+        and -_INT32_MAX <= request.time_in_force <= _INT32_MAX  # type: ignore[union-attr]
+        and (kind is ReplaceOrder or -_INT32_MAX <= request.order_type <= _INT32_MAX)  # type: ignore[union-attr]
+    ):
+        raise wire.WireError("order request: a code does not fit a signed 32-bit column")
     # MessagePack integers reach from the smallest signed to the largest unsigned of 64 bits.
-    for number in msgspec.structs.astuple(request)[1:]:
-        if number > INT64_MAX:
-            raise wire.WireError(f"order request: {number} does not fit a signed 64-bit column")
+    largest = max(_as_tuple(request)[1:])
+    if largest > INT64_MAX:
+        raise wire.WireError(f"order request: {largest} does not fit a signed 64-bit column")
     return request
 
 

@@ -68,8 +68,8 @@ class Codec(Generic[T]):
         self._decode = msgspec.msgpack.Decoder(kind).decode
         self.name = name
 
-    def unseal(self, value: bytes | None) -> tuple[T, int]:
-        """The event in a record value, and its (signed) hash. Raises WireError."""
+    def decode(self, value: bytes | None) -> T:
+        """The event in a record value. Raises WireError."""
         if value is None:
             raise WireError(f"{self.name}: the record has no value")
         if len(value) < 1 + _HASH_BYTES:
@@ -77,17 +77,18 @@ class Codec(Generic[T]):
         if value[0] != WIRE_VERSION:
             raise WireError(f"{self.name}: wire version {value[0]}, this code reads version {WIRE_VERSION}")
         body = value[:-_HASH_BYTES]
-        digest = value[-_HASH_BYTES:]
-        if xxh3_64_digest(body) != digest:
+        if xxh3_64_digest(body) != value[-_HASH_BYTES:]:
             raise WireError(f"{self.name}: the hash does not match the content")
         try:
-            return self._decode(body[1:]), _signed_hash(digest)[0]
+            return self._decode(body[1:])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise WireError(f"{self.name}: {error}") from None
 
-    def decode(self, value: bytes | None) -> T:
-        """The event in a record value. Raises WireError."""
-        return self.unseal(value)[0]
+    def unseal(self, value: bytes | None) -> tuple[T, int]:
+        """The event in a record value, and its (signed) hash. Raises WireError."""
+        event = self.decode(value)
+        assert value is not None
+        return event, _signed_hash(value[-_HASH_BYTES:])[0]
 
 
 REQUEST: Final[Codec[AnyRequest]] = Codec(AnyRequest, "order request")

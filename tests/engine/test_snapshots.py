@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from engine.snapshots import Snapshot, SnapshotStore
+from engine.snapshots import OUTPUT_BYTES_ABOUT, Snapshot, SnapshotStore, is_due
 
 
 class MemoryDisk:
@@ -188,3 +188,28 @@ def test_a_file_of_another_partition_or_code_is_refused(
 def test_a_file_that_is_gone_is_refused(disk: MemoryDisk, log: Warnings) -> None:
     assert asyncio.run(store(disk, log).load("ubscore-0-00000000000000000005.snapshot")) is None
     assert log.reasons == ["the file is gone"]
+
+
+@pytest.mark.parametrize(
+    ("outputs_since", "interval", "last_bytes", "due"),
+    [
+        (99, 100, 0, False),
+        (100, 100, 0, True),
+        (100, 100, 101 * OUTPUT_BYTES_ABOUT, False),
+        (101, 100, 101 * OUTPUT_BYTES_ABOUT, True),
+        (1_000_000, 0, 0, False),
+    ],
+)
+def test_snapshot_is_due_at_the_interval_or_when_the_log_has_grown_by_as_much(
+    outputs_since: int, interval: int, last_bytes: int, due: bool
+) -> None:
+    assert is_due(outputs_since, interval, last_bytes) is due
+
+
+def test_snapshots_of_a_state_that_grows_with_each_output_cost_a_few_times_the_log() -> None:
+    outputs, written_bytes, last_at, last_bytes = 100_000, 0, 0, 0
+    for output in range(outputs):
+        if is_due(output - last_at, 100, last_bytes):
+            last_at, last_bytes = output, 60 * output
+            written_bytes += last_bytes
+    assert written_bytes < 3 * outputs * OUTPUT_BYTES_ABOUT
