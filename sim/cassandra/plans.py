@@ -105,8 +105,11 @@ def _collection_value(literal: st.Collection, name: str, kind: CqlType) -> objec
     if literal.kind == "map" and len(kind.element_types) == 2:
         key_type, value_type = kind.element_types
         pairs: Sequence[Any] = literal.items
-        # Of a key that is written twice the first value counts, as in Cassandra.
-        return {element(key, key_type, "key"): element(value, value_type) for key, value in reversed(pairs)}
+        value_of = {element(key, key_type, "key"): element(value, value_type) for key, value in pairs}
+        if len(value_of) < len(pairs):
+            # Which value counts depends on the number of entries in Cassandra 5.0.
+            raise unsupported("a map literal that has a key twice")
+        return value_of
     if len(kind.element_types) == 2 and not literal.items:
         return {}
     if len(kind.element_types) != 1 or literal.kind == "map" or (literal.kind == "set") != ("set<" in kind.name):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
@@ -12,25 +11,14 @@ from cassandra.query import SimpleStatement
 
 from sim.conform.cassandra_sides import DoubleSide, Side, server_side, wait_s
 
-ADDRESS_VARIABLE = "EXCHANGE_SIM_CASSANDRA"
-
-
-@pytest.fixture(scope="session")
-def server_address() -> str:
-    """Where the real Cassandra is; without one the test is skipped."""
-    address = os.environ.get(ADDRESS_VARIABLE)
-    if not address:
-        pytest.skip(f"no real Cassandra: set {ADDRESS_VARIABLE}=host:port, or run `make conformance`")
-    return address
-
 
 @pytest.fixture(scope="session", params=["double", "server"])
 def side(request: pytest.FixtureRequest) -> Iterator[Side]:
-    """The simulated cluster, and the real one at the address in the environment."""
+    """The simulated cluster, and the real one, where there is one."""
     if request.param == "double":
         yield DoubleSide()
         return
-    with server_side(request.getfixturevalue("server_address")) as found:
+    with server_side(request.getfixturevalue("cassandra_address")) as found:
         yield found
 
 

@@ -101,6 +101,47 @@ def test_conditions_on_a_row_that_is_not_there(t, condition, expected):
     assert answer(t, UPDATE + condition) == expected
 
 
+def test_a_row_without_marker_or_the_compared_column_is_there_all_the_same(t):
+    t.run("UPDATE $t SET b = 'x' WHERE p = $p AND c = 1")
+    assert answer(t, UPDATE + "a = 5") == (["[applied]", "a"], [(False, None)])
+    assert answer(t, UPDATE + "s = 5") == (["[applied]", "s"], [(False, None)])
+
+
+def test_static_columns_stand_last_in_the_answer(row):
+    assert answer(row, UPDATE + "s = 8 AND a = 6 AND b = 'y'") == (["[applied]", "a", "b", "s"], [(False, 5, "x", 7)])
+
+
+def test_a_row_that_is_in_the_way_is_shown_without_static_columns_that_are_not_written(row):
+    insert = "INSERT INTO $t (p, c, a) VALUES ($p, 1, 1) IF NOT EXISTS"
+    assert answer(row, insert)[1] == [(False, row.key, 1, None, 5, "x", None, None)]
+    insert = "INSERT INTO $t (p, c, a, s) VALUES ($p, 1, 1, 1) IF NOT EXISTS"
+    assert answer(row, insert)[1] == [(False, row.key, 1, 7, 5, "x", None, None)]
+
+
+def test_a_condition_on_static_columns_alone_shows_the_first_row_of_the_partition(row):
+    """And of that row nothing but its key: the other columns are not read."""
+    row.run("UPDATE $t SET a = 1 WHERE p = $p AND c = 0")
+    insert = "INSERT INTO $t (p, s) VALUES ($p, 1) IF NOT EXISTS"
+    assert answer(row, insert)[1] == [(False, row.key, 1, 7, None, None, None, None)], "row 0 has no marker, so is none"
+    row.run("DELETE s FROM $t WHERE p = $p")
+    assert answer(row, "UPDATE $t SET s = 1 WHERE p = $p IF EXISTS")[1] == [
+        (False, row.key, 1, None, None, None, None, None)
+    ]
+    assert answer(row, "UPDATE $t SET s = 1 WHERE p = $p IF s = 3") == (["[applied]", "s"], [(False, None)])
+
+
+def test_in_with_one_marker_in_a_condition(row):
+    update = row.store.prepare(row.text("UPDATE $t SET a = 6 WHERE p = $p AND c = 1 IF a IN ?"))
+    assert [column.name for column in update.column_metadata] == ["in(a)"]
+    assert list(row.store.session.execute(update, ([1, 2],))) == [(False, 5)]
+    assert list(row.store.session.execute(update, ([1, 5],))) == [(True,)]
+
+
+def test_unset_is_no_condition(row):
+    update = row.store.prepare(row.text("UPDATE $t SET a = 6 WHERE p = $p AND c = 1 IF a = ?"))
+    assert row.store.refuse(update, ()) == ("InvalidRequest", "Invalid 'unset' value in condition")
+
+
 def test_condition_on_a_row_not_there_whose_partition_has_a_static_value(t):
     t.run("UPDATE $t SET s = 7 WHERE p = $p")
     assert answer(t, UPDATE + "s = 8") == (["[applied]", "s"], [(False, 7)])

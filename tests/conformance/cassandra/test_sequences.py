@@ -19,9 +19,9 @@ def test_three_replicas_answer_as_one_does():
     assert report.sequences >= FEW
 
 
-def test_the_double_answers_as_a_real_server_does(server_address):
+def test_the_double_answers_as_a_real_server_does(cassandra_address):
     keyspace = f"conform_sequences_{time.time_ns():x}"
-    with server_side(server_address, keyspace=keyspace) as server:
+    with server_side(cassandra_address, keyspace=keyspace) as server:
         report = run_sequences(DoubleSide(keyspace=keyspace), server, FEW, seed=2)
     assert report.differences == []
     assert report.sequences >= FEW

@@ -141,6 +141,37 @@ def test_spellings_of_constants(typed, column, literal):
         assert found == expected[literal]
 
 
+def test_constants_beyond_a_float_are_infinite(typed):
+    typed.run("INSERT INTO $t (p, flt) VALUES ($p, -1e300)")
+    assert typed.run("SELECT flt FROM $t WHERE p = $p") == [(-math.inf,)]
+
+
+@pytest.mark.parametrize(
+    ("column", "constant", "message"),
+    [
+        ("l", "[null]", "null is not supported inside collections"),
+        ("s", "{null}", "null is not supported inside collections"),
+        ("m", "{'a': null}", "null is not supported inside collections"),
+        ("l", "['x']", "Invalid list literal for l: value 'x' is not of type int"),
+        ("s", "{1}", "Invalid set literal for s: value 1 is not of type text"),
+        ("m", "{'a': 'b'}", "Invalid map literal for m: value 'b' is not of type bigint"),
+        ("s", "['x']", "Unexpected receiver type 'frozen<set<text>>'; only list and vector are expected"),
+        ("tuuid", "00000000-0000-4000-8000-000000000000", "TimeUUID supports only version 1 UUIDs"),
+        ("at", "'x'", "Unable to parse a date/time from 'x'"),
+        ("at", "'2030-13-01'", "Unable to parse a date/time from '2030-13-01'"),
+        ("at", "99999999999999999999", "Unable to make long (for date) from: '99999999999999999999'"),
+        ("day", "'2030-02-30'", "Unable to coerce '2030-02-30' to a formatted date (long)"),
+        ("day", "-1", "Unable to make unsigned int (for date) from: '-1'"),
+        ("small", "40000", "Unable to make short from '40000'"),
+        ("tiny", "200", "Unable to make byte from '200'"),
+        ("dec", "NaN", "unable to make BigDecimal from 'NaN'"),
+        ("text_", "0x00", 'Invalid HEX constant (0x00) for "text_" of type text'),
+    ],
+)
+def test_constants_that_do_not_fit(typed, column, constant, message):
+    assert typed.refuse(f"INSERT INTO $t (p, {column}) VALUES ($p, {constant})") == ("InvalidRequest", message)
+
+
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
