@@ -216,8 +216,8 @@ class Kafka:
         return TopicPartition(await self.topic(1, **configs), 0)
 
     async def producer(self, **config: Any) -> Any:
-        """A started producer."""
-        return await self.started(self.clients.producer(**config))
+        """A started producer; unless told otherwise, what it has been told is stored can be read at once."""
+        return await self.started(self.clients.producer(**{"acks": "all", **config}))
 
     async def transactional(self, transactional_id: str | None = None, **config: Any) -> Any:
         """A started producer of a transactional id, a new one unless named."""

@@ -13,7 +13,7 @@ from aiokafka.errors import (
     OutOfOrderSequenceNumber,
     ProducerFenced,
 )
-from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from aiokafka.structs import OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 
 from sim.conform.kafka_sides import Kafka, read_to_end
 
@@ -467,6 +467,19 @@ async def test_plain_records_between_those_of_a_transaction_are_read(kafka: Kafk
     await producer.abort_transaction()
     await settled(kafka, tp)
     assert await kafka.read(tp) == [b"0", b"2"]
+
+
+async def test_marker_can_be_what_is_found_by_time(kafka: Kafka) -> None:
+    tp = await kafka.partition()
+    producer = await kafka.transactional()
+    async with producer.transaction():
+        await producer.send(tp.topic, b"v", timestamp_ms=1_000)
+    await settled(kafka, tp)
+    reader = await kafka.reader(tp)
+    assert (await reader.offsets_for_times({tp: 1_000}))[tp] == OffsetAndTimestamp(0, 1_000)
+    found = (await reader.offsets_for_times({tp: 1_001}))[tp]
+    assert found.offset == 1
+    assert found.timestamp > 1_700_000_000_000
 
 
 async def test_transactional_settings(kafka: Kafka) -> None:
