@@ -13,6 +13,7 @@ import typer
 
 from sim import live_commands
 from sim.audit_command import audit
+from sim.conform.commands import conform
 from sim.stack.commands import stack
 
 if TYPE_CHECKING:
@@ -184,6 +185,37 @@ def measure_power(
     raise typer.Exit(HOLDS if all(catch.caught for catch in catches.values()) else VIOLATED)
 
 
+@gallery.command("shrink")
+def shrink_gallery(
+    only: Annotated[str, typer.Option(help="Names of defects joined by commas (default all).")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds to look for one that catches the defect.")] = 200,
+    runs: Annotated[int, typer.Option(min=1, help="Cases to run at most, a defect.")] = 600,
+    orders: Annotated[int, typer.Option(help="New orders that the synthetic flow places.")] = 600,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes (default one a core).")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the repro of each smallest case here.")] = None,
+    json: Json = False,
+) -> None:
+    """The smallest case of each defect, from the first seed that catches it."""
+    import json as json_text
+    import os
+
+    from sim.defects import GALLERY, named
+    from sim.scenario import Scenario
+    from sim.shrink.gallery import as_json, closing_line, line_of, smallest_of_all
+
+    names = [name.strip() for name in only.split(",")] if only else list(GALLERY)
+    for name in names:
+        named(name)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for name, each in smallest_of_all(names, Scenario(orders=orders), seeds, runs, jobs or os.cpu_count() or 1, out):
+        found[name] = each
+        if not json:
+            print(line_of(name, each), flush=True)
+    print(json_text.dumps(as_json(found)) if json else closing_line(found))
+
+
 @app.command()
 def campaign(
     seeds: Annotated[str, typer.Option(metavar="A:B", help="From A up to, not including, B.")],
@@ -267,6 +299,7 @@ def _seeds(text: str) -> tuple[int, int]:
 live_commands.register(app)
 app.add_typer(stack, name="stack")
 app.command()(audit)
+app.command()(conform)
 
 
 def _progress() -> "Progress":

@@ -83,7 +83,7 @@ def print_summary(result: RunResult) -> None:
     if result.path is not None:
         print(f"trace   {result.path}")
     if not result.holds:
-        print(f"again   {_command(result)}")
+        print(f"again   {result.command}")
     print()
     print(_closing_line(result.verdicts))
 
@@ -166,19 +166,6 @@ def _verdicts(verdicts: Mapping[str, Verdict]) -> dict[str, dict[str, object]]:
         name: {"verdict": each.verdict, "checked": each.checked, "violations": len(each.violations)}
         for name, each in verdicts.items()
     }
-
-
-def _command(result: RunResult) -> str:
-    """The command line that runs the same scenario."""
-    scenario = result.scenario
-    words = [f"exchange-sim run --seed {scenario.seed} --orders {scenario.orders} --users {scenario.users}"]
-    words.append(f"--symbols {scenario.symbols} --duration {scenario.duration_ns / SECOND_NS:g}")
-    words.append(f"--faults {scenario.faults}")
-    if scenario.flow != SYNTHETIC:
-        words.append(f"--flow {scenario.flow}")
-    if scenario.defect:
-        words.append(f"--defect {scenario.defect}")
-    return " ".join(words)
 
 
 def _closing_line(verdicts: Mapping[str, Verdict]) -> str:

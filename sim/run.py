@@ -107,6 +107,21 @@ class RunResult:
         return self.simulated.manifest.digest
 
     @property
+    def command(self) -> str:
+        """The command line that runs the same scenario."""
+        scenario = self.scenario
+        if scenario.script is not None:
+            return f"exchange-sim replay {self.path if self.path is not None else 'REPRO'}"
+        words = [f"exchange-sim run --seed {scenario.seed} --orders {scenario.orders} --users {scenario.users}"]
+        words.append(f"--symbols {scenario.symbols} --duration {scenario.duration_ns / SECOND_NS:g}")
+        words.append(f"--faults {scenario.faults}")
+        if scenario.flow != SYNTHETIC:
+            words.append(f"--flow {scenario.flow}")
+        if scenario.defect:
+            words.append(f"--defect {scenario.defect}")
+        return " ".join(words)
+
+    @property
     def holds(self) -> bool:
         """Whether no invariant is violated."""
         return all(verdict.verdict != VIOLATED for verdict in self.verdicts.values())

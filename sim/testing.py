@@ -1,32 +1,49 @@
-"""For tests: run a scenario or a repro, and fail with everything that a stranger needs to see why."""
+"""For tests, ours and other people's: hold a property over seeds, and fail with all that a stranger needs.
+
+`hold_invariants` runs the whole pipeline. `sim.pytest_plugin` gives a test its seeds. A property of a service that is
+not ours takes a `sim.world.World` with the seed, and asserts what it likes: docs/testing.md has an example.
+"""
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sim.progress import Progress
 from sim.repro import read_repro
 from sim.run import RunResult, run_scenario
 from sim.scenario import Scenario
+from traces.parting import parting_lines
 from traces.summary import verdict_lines, violation_lines
+from traces.trace import Trace
 from traces.verdicts import NOT_EXERCISED, VIOLATED
+
+_passed: dict[Scenario, Trace] = {}
+"""The trace of the last passing run of each scenario, whatever its seed: what a failing one is compared with. Only the
+scenario that ran last is kept."""
 
 
 def hold_invariants(case: Scenario | Path, *, exercised: Sequence[str] = ()) -> RunResult:
     """Run a scenario, or the one of a repro file or trace folder, and assert that no invariant is violated.
 
     The invariants named by `exercised` must have been exercised, too. Returns the run, for assertions of your own.
-    Raises AssertionError that names the seed, what is violated, and what happened to the first order concerned;
+    Raises AssertionError that names the seed, the command that runs it again, what is violated, what happened to the
+    first order concerned, and where the run first parted from the last passing one of the same scenario;
     ScenarioError, FlowError or TraceError when the case cannot be read or run.
     """
     scenario = read_repro(case).scenario if isinstance(case, Path) else case
     result = run_scenario(scenario, None, Progress(sys.stderr))
     violated = {name: each for name, each in result.verdicts.items() if each.verdict == VIOLATED}
     idle = [name for name in exercised if result.verdicts[name].verdict == NOT_EXERCISED]
-    if violated or idle:
-        again = f"exchange-sim replay {case}" if isinstance(case, Path) else f"exchange-sim run --seed {scenario.seed}"
-        lines = [f"seed {scenario.seed}, digest {result.digest}: {again}"]
-        lines += [f"not exercised: {name}" for name in idle]
-        lines += verdict_lines(violated) + violation_lines(result.trace, violated)
-        raise AssertionError("\n".join(lines))
-    return result
+    apart_from_seed = replace(scenario, seed=0)
+    if not violated and not idle:
+        _passed.clear()
+        _passed[apart_from_seed] = result.trace
+        return result
+    again = f"exchange-sim replay {case}" if isinstance(case, Path) else result.command
+    lines = [f"seed {scenario.seed}, digest {result.digest}: {again}"]
+    lines += [f"not exercised: {name}" for name in idle]
+    lines += verdict_lines(violated) + violation_lines(result.trace, violated)
+    if apart_from_seed in _passed:
+        lines += parting_lines(_passed[apart_from_seed], result.trace)
+    raise AssertionError("\n".join(lines))

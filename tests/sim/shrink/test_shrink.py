@@ -38,7 +38,7 @@ def test_a_scenario_written_out_is_the_same_run() -> None:
 
 
 def test_a_missing_completion_needs_a_deposit_an_order_and_its_cancel() -> None:
-    shrunk = shrink(BROKEN, "placement-accounted", 300, Progress(sys.stderr))
+    shrunk = shrink(BROKEN, "completion-once", 300, Progress(sys.stderr))
     assert shrunk.is_finished
     assert shrunk.strikes == 0
     kinds = [each.kind for each in script_of(shrunk.case).operations]

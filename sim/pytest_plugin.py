@@ -1,0 +1,97 @@
+"""A pytest plugin: tests that hold for every seed.
+
+    def test_orders_survive_crashes(sim_seed: int) -> None:
+        hold_invariants(Scenario(seed=sim_seed, orders=100, faults="crash"))
+
+runs once for each seed of `--sim-seeds A:B`, and
+
+    @over_seeds(200)
+    def test_more_of_them(sim_seed: int) -> None: ...
+
+at least for that many. `--sim-replay FILE` runs `sim_scenario` tests with the scenario of a repro or a trace instead.
+A failing test says which seed it was and the command that runs that one alone.
+"""
+
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import pytest
+
+if TYPE_CHECKING:
+    from sim.scenario import Scenario
+
+DEFAULT_SEEDS: Final = "0:5"
+SEED: Final = "sim_seed"
+SCENARIO: Final = "sim_scenario"
+_MARK: Final = "over_seeds"
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def over_seeds(count: int) -> Callable[[Function], Function]:
+    """Give a test that takes `sim_seed` or `sim_scenario` so many seeds at least, unless `--sim-seeds` names some."""
+    mark: Callable[[Function], Function] = pytest.mark.over_seeds(count)
+    return mark
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("exchange-sim", "deterministic simulation")
+    group.addoption(
+        "--sim-seeds", metavar="A:B", help=f"seeds from A up to, not including, B (default {DEFAULT_SEEDS})"
+    )
+    group.addoption("--sim-replay", metavar="FILE", help="run sim_scenario tests with this repro or trace instead")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"{_MARK}(count): run the test with at least so many seeds")
+    _seeds(config.getoption("--sim-seeds") or DEFAULT_SEEDS)
+    replayed = config.getoption("--sim-replay")
+    if replayed is not None and not Path(replayed).exists():
+        raise pytest.UsageError(f"--sim-replay: {replayed} does not exist")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    config = metafunc.config
+    replayed = config.getoption("--sim-replay")
+    for name in (SEED, SCENARIO):
+        if name not in metafunc.fixturenames:
+            continue
+        if name == SCENARIO and replayed is not None:
+            metafunc.parametrize(name, [replayed], ids=["replay"], indirect=True)
+            continue
+        chosen = config.getoption("--sim-seeds")
+        seeds = _seeds(chosen or DEFAULT_SEEDS)
+        mark = metafunc.definition.get_closest_marker(_MARK)
+        if mark is not None and chosen is None:
+            seeds = range(max(len(seeds), int(mark.args[0])))
+        metafunc.parametrize(name, seeds, ids=[f"seed={seed}" for seed in seeds], indirect=name == SCENARIO)
+
+
+@pytest.fixture
+def sim_scenario(request: pytest.FixtureRequest) -> "Scenario":
+    """The default scenario with the test's seed, or that of `--sim-replay`; change it with `dataclasses.replace`."""
+    from sim.repro import read_repro
+    from sim.scenario import Scenario
+
+    if isinstance(request.param, str):
+        return read_repro(Path(request.param)).scenario
+    return Scenario(seed=request.param)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    seed = parameters.get(SEED, parameters.get(SCENARIO))
+    if report.when == "call" and report.failed and isinstance(seed, int):
+        test = item.nodeid.partition("[")[0]
+        report.sections.append(("simulation", f"seed {seed}; again: pytest '{test}' --sim-seeds {seed}:{seed + 1}"))
+    return report
+
+
+def _seeds(text: str) -> range:
+    first, _, end = text.partition(":")
+    if not (first.isdecimal() and end.isdecimal() and int(first) < int(end)):
+        raise pytest.UsageError(f"--sim-seeds wants A:B with A less than B, not {text!r}")
+    return range(int(first), int(end))

@@ -1,0 +1,92 @@
+"""The pytest plugin as other people's tests meet it."""
+
+from pathlib import Path
+
+import pytest
+
+import sim.testing  # noqa: F401 - numpy can be loaded once in a process, and pytester forgets what its runs import
+from sim.repro import Repro
+from sim.scenario import Scenario
+
+pytest_plugins = ["pytester"]
+
+OPTIONS = ("-p", "no:cacheprovider", "-p", "no:xdist")
+
+
+def test_a_test_runs_once_for_each_seed(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_it(sim_seed): assert sim_seed >= 0")
+    pytester.runpytest(*OPTIONS).assert_outcomes(passed=5)
+    pytester.runpytest(*OPTIONS, "--sim-seeds", "10:13").assert_outcomes(passed=3)
+
+
+def test_a_test_can_ask_for_more_seeds(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        from sim.pytest_plugin import over_seeds
+
+        @over_seeds(20)
+        def test_it(sim_seed): assert sim_seed < 20
+        """
+    )
+    pytester.runpytest(*OPTIONS, "--strict-markers").assert_outcomes(passed=20)
+    pytester.runpytest(*OPTIONS, "--sim-seeds", "3:4").assert_outcomes(passed=1)
+
+
+def test_a_failure_names_its_seed_and_the_command_that_runs_it_alone(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_mine="def test_it(sim_seed): assert sim_seed != 3")
+    result = pytester.runpytest(*OPTIONS)
+    result.assert_outcomes(passed=4, failed=1)
+    result.stdout.fnmatch_lines(["*seed 3; again: pytest 'test_mine.py::test_it' --sim-seeds 3:4*"])
+
+
+def test_a_broken_pipeline_is_told_with_invariant_and_parting(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        from dataclasses import replace
+        from sim.testing import hold_invariants
+
+        SMALL = dict(orders=12, users=3, symbols=1, faults="none", duration_ns=1_000_000_000)
+
+        def test_it(sim_scenario):
+            # Seed 1 alone has the defect, which is otherwise no part of the scenario that is compared.
+            import sim.testing
+            scenario = replace(sim_scenario, **SMALL)
+            if scenario.seed == 1:
+                trace = next(iter(sim.testing._passed.values()))
+                scenario = replace(scenario, defect="cancel-completion-missing")
+                sim.testing._passed[replace(scenario, seed=0)] = trace
+            hold_invariants(scenario)
+        """
+    )
+    result = pytester.runpytest(*OPTIONS, "--sim-seeds", "0:2")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*seed 1, digest *: exchange-sim run --seed 1 --orders 12 --users 3 *--defect cancel-completion-missing*",
+            "*completion-once*violated*",
+            "*the runs part at *",
+            "*passing *",
+            "*failing *",
+        ]
+    )
+
+
+def test_a_repro_is_run_in_place_of_the_seeds(pytester: pytest.Pytester, tmp_path: Path) -> None:
+    repro = tmp_path / "repro.json"
+    Repro(Scenario(seed=77, orders=3), "", {}).write(repro)
+    pytester.makepyfile("def test_it(sim_scenario): assert (sim_scenario.seed, sim_scenario.orders) == (77, 3)")
+    pytester.runpytest(*OPTIONS, "--sim-replay", str(repro)).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--sim-seeds", "5"), "--sim-seeds wants A:B"),
+        (("--sim-seeds", "5:4"), "--sim-seeds wants A:B"),
+        (("--sim-replay", "nothing"), "nothing does not exist"),
+    ],
+)
+def test_bad_options_are_usage_errors(pytester: pytest.Pytester, options: tuple[str, str], complaint: str) -> None:
+    result = pytester.runpytest(*OPTIONS, *options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*{complaint}*"])
