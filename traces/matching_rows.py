@@ -107,9 +107,8 @@ def is_in(frame: pd.DataFrame, other: pd.DataFrame, key: Sequence[str]) -> Mask:
     return found
 
 
-def is_first(frame: pd.DataFrame, key: Sequence[str]) -> Mask:
-    """Which rows are the first with their key."""
-    (mine,), size = codes(key, frame)
+def is_first(mine: Ints, size: int) -> Mask:
+    """Which rows are the first with their code, of codes below `size`."""
     first = np.zeros(size, dtype=np.int64)
     first[mine[::-1]] = np.arange(len(mine) - 1, -1, -1)
     found: Mask = first[mine] == np.arange(len(mine))
@@ -158,6 +157,13 @@ class Comparison:
 def compare(expected: pd.DataFrame, actual: pd.DataFrame, key: Sequence[str], columns: Sequence[str]) -> Comparison:
     """Compare two tables by key. The key of an expected row occurs once; an actual row may be there repeatedly."""
     (wanted, found), size = codes(key, expected, actual)
+    return compare_numbered(expected, actual, wanted, found, size, columns)
+
+
+def compare_numbered(
+    expected: pd.DataFrame, actual: pd.DataFrame, wanted: Ints, found: Ints, size: int, columns: Sequence[str]
+) -> Comparison:
+    """`compare` for tables whose keys have been numbered: `wanted` and `found` are their rows' codes below `size`."""
     position = np.full(size, -1, dtype=np.int64)
     position[wanted] = np.arange(len(wanted))
     partner = position[found]

@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 
 from traces.kinds import ALL_KINDS
 from traces.manifest import Manifest, TraceError, VerdictRecord, decode_manifest, encode_manifest, with_verdicts
-from traces.tables import KeptTables, StoredTables, arrow_schema, file_of
+from traces.tables import KeptTables, StoredTables, arrow_schema, columns_of, file_of
 from traces.trace import Trace
 
 MANIFEST_NAME: Final = "manifest.json"
 
-_COMPRESSION: Final = "lz4"
+_INTEGERS: Final = "DELTA_BINARY_PACKED"
+"""How integers are stored: in two thirds of the time that compressing them takes, at half as much again."""
 
 
 class TraceWriter:
@@ -45,9 +46,10 @@ class TraceWriter:
                 shutil.rmtree(self._aside)
             self._aside.mkdir(parents=True)
             for kind in ALL_KINDS:
+                integers = [name for name, type_ in columns_of(kind) if type_ == "int"]
                 self._files[kind] = pq.ParquetWriter(
-                    file_of(self._aside, kind), arrow_schema(kind), compression=_COMPRESSION,
-                    use_dictionary=_dictionary_columns(kind), write_statistics=False,
+                    file_of(self._aside, kind), arrow_schema(kind), compression="none", write_statistics=False,
+                    use_dictionary=_dictionary_columns(kind), column_encoding=dict.fromkeys(integers, _INTEGERS),
                 )  # fmt: skip
         except OSError as error:
             self._failure = error

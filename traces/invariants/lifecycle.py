@@ -6,7 +6,19 @@ import pandas as pd
 from schema.codes import LIVE_STATUSES, OrderType, Reason, Side
 from schema.codes import Verdict as Code
 from traces.derived import COMPLETION, PLACEMENT, REFUSAL, STATE_COLUMNS
-from traces.matching_rows import Ints, codes, compare, find, ints, is_first, is_in, repeated, rows
+from traces.matching_rows import (
+    Ints,
+    codes,
+    compare,
+    compare_numbered,
+    find,
+    ints,
+    is_any,
+    is_first,
+    is_in,
+    repeated,
+    rows,
+)
 from traces.reference import EXPECTED_TRADE_COLUMNS
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
@@ -262,15 +274,30 @@ def cancel_honoured(trace: Trace) -> Verdict:
     found.add("too late, but the order is live", rows(late, (first < seq) & ~(ended < seq)), *where, "target_order_id")
 
     answers = trace.events("client_answers", *ANSWER_COLUMNS)
-    told = rows(answers, (ints(answers, "verdict") != 0) & (answers["command"].to_numpy(dtype=object) == "cancel"))
+    is_told = (ints(answers, "verdict") != 0) & is_any(answers, "command", "cancel")
+    told = rows(answers, is_told)
     found.checked(len(told))
-    decided = rows(outputs, is_first(outputs, ("user_id", "request_id")))
-    answered = compare(decided, told, ("user_id", "request_id"), ("verdict", "verdict_reason"))
+    requests = trace.once(RequestNumbers)
+    is_decision = is_first(requests.outputs, requests.size)
+    answered = compare_numbered(
+        rows(outputs, is_decision), told, requests.outputs[is_decision], requests.answers[is_told], requests.size,
+        ("verdict", "verdict_reason"),
+    )  # fmt: skip
     which = ("request_id", "order_id", "user_id", "verdict")
     if trace.begins_at_one:
         found.add("client was told a verdict that no output gave", answered.unexpected, *which)
     found.add("client was told another verdict", answered.differing, *which, "differs")
     return found.verdict
+
+
+class RequestNumbers:
+    """The outputs, the clients' answers and the balance events, by the request (user and request id) they are about:
+    equal numbers for equal requests. Comparing texts is dear, and many rules go by it."""
+
+    def __init__(self, trace: Trace) -> None:
+        answers = trace.events("client_answers", *ANSWER_COLUMNS)
+        frames = trace.outputs, answers, trace.balance_events
+        (self.outputs, self.answers, self.balance_events), self.size = codes(("user_id", "request_id"), *frames)
 
 
 def verdicts_of(trace: Trace, outputs: pd.DataFrame) -> pd.DataFrame:

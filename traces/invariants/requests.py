@@ -5,8 +5,8 @@ import pandas as pd
 
 from schema.codes import Outcome, Reason
 from schema.topics import FUND_UPDATES, ORDER_REQUESTS, ORDER_RESPONSES, VALIDATED_ORDERS
-from traces.invariants.lifecycle import ANSWER_COLUMNS, verdicts_of
-from traces.matching_rows import codes, compare, ints, is_any, is_first, is_in, repeated, rows
+from traces.invariants.lifecycle import ANSWER_COLUMNS, RequestNumbers, verdicts_of
+from traces.matching_rows import Mask, codes, compare_numbered, ints, is_any, is_first, is_in, repeated, rows
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
 
@@ -29,52 +29,69 @@ def no_lost_ack(trace: Trace) -> Verdict:
     answers = trace.events("client_answers", *ANSWER_COLUMNS)
     request = ("user_id", "request_id")
     where = (*request, "order_id", "partition", "output_seq")
-    found.add("request is the input of more than one output", rows(outputs, repeated(outputs, request)), *where)
+    numbers = trace.once(RequestNumbers)
+    times = np.bincount(numbers.outputs, minlength=numbers.size)
+    found.add("request is the input of more than one output", rows(outputs, times[numbers.outputs] > 1), *where)
     inputs = ("input_topic", "input_partition", "input_offset")
     found.add("record is the input of more than one output", rows(outputs, repeated(outputs, inputs)), *where)
 
     outcome = answers["outcome"].to_numpy(dtype=object)
     for_engine = is_any(answers, "command", *_ORDER_COMMANDS)
-    accepted = rows(answers, for_engine & (outcome == "accepted"))
-    rejected = rows(
-        answers,
-        # A request id used for another body is refused, while the first body under it may well have been accepted.
-        for_engine & (outcome == "rejected") & (ints(answers, "reason") != Reason.REQUEST_ID_REUSED),
-    )
+    is_accepted = for_engine & (outcome == "accepted")
+    # A request id used for another body is refused, while the first body under it may well have been accepted.
+    is_rejected = for_engine & (outcome == "rejected") & (ints(answers, "reason") != Reason.REQUEST_ID_REUSED)
+    accepted, rejected = rows(answers, is_accepted), rows(answers, is_rejected)
     found.checked(len(accepted) + len(rejected))
     which = (*request, "attempt", "command", "order_id")
     if trace.has_settled and trace.begins_at_one:
-        found.add("accepted, but the input of no output", rows(accepted, ~is_in(accepted, outputs, request)), *which)
-    never = (ints(rejected, "verdict") == 0) & is_in(rejected, outputs, request)
+        found.add(
+            "accepted, but the input of no output", rows(accepted, times[numbers.answers[is_accepted]] == 0), *which
+        )
+    never = (ints(rejected, "verdict") == 0) & (times[numbers.answers[is_rejected]] > 0)
     found.add("rejected, but the input of an output", rows(rejected, never), *which)
-    _check_answers(found, outputs, accepted)
-    _check_transfers(trace, found, rows(answers, ~for_engine & (outcome == "accepted")))
+    _check_answers(found, numbers, outputs, answers, is_accepted)
+    _check_transfers(trace, found, numbers, answers, ~for_engine & (outcome == "accepted"))
     _check_balance_core(trace, found)
     _check_sent(trace, found)
     return found.verdict
 
 
-def _check_answers(found: Findings, outputs: pd.DataFrame, accepted: pd.DataFrame) -> None:
+def _check_answers(
+    found: Findings, numbers: RequestNumbers, outputs: pd.DataFrame, answers: pd.DataFrame, is_accepted: Mask
+) -> None:
     """The order and verdict that clients were told are those of the output."""
-    decided = rows(outputs, is_first(outputs, ("user_id", "request_id")))
+    first = is_first(numbers.outputs, numbers.size)
+    decided = rows(outputs, first)
     which = ("user_id", "request_id", "attempt", "command")
-    compared = compare(decided, accepted, ("user_id", "request_id"), ("order_id",))
-    found.add("client was told another order", compared.differing, *which, "differs")
-    final = rows(accepted, ints(accepted, "verdict") != 0)
-    compared = compare(decided, final, ("user_id", "request_id"), ("verdict", "verdict_reason"))
-    found.add("client was told another verdict", compared.differing, *which, "differs")
+    for what, is_told, columns in (
+        ("client was told another order", is_accepted, ("order_id",)),
+        (
+            "client was told another verdict",
+            is_accepted & (ints(answers, "verdict") != 0),
+            ("verdict", "verdict_reason"),
+        ),
+    ):
+        compared = compare_numbered(
+            decided, rows(answers, is_told), numbers.outputs[first], numbers.answers[is_told], numbers.size, columns
+        )
+        found.add(what, compared.differing, *which, "differs")
 
 
-def _check_transfers(trace: Trace, found: Findings, accepted: pd.DataFrame) -> None:
+def _check_transfers(
+    trace: Trace, found: Findings, numbers: RequestNumbers, answers: pd.DataFrame, is_accepted: Mask
+) -> None:
     """A deposit or withdrawal answered accepted was done, exactly once."""
     events = trace.balance_events
-    done = rows(events, (ints(events, "outcome") == Outcome.ACCEPTED) & (ints(events, "is_repeat") == 0))
-    done = rows(done, done["command"].to_numpy(dtype=object) != "")
+    was_done = (ints(events, "outcome") == Outcome.ACCEPTED) & (ints(events, "is_repeat") == 0)
+    was_done &= ~is_any(events, "command", "")
+    done, times = rows(events, was_done), np.bincount(numbers.balance_events[was_done], minlength=numbers.size)
+    accepted = rows(answers, is_accepted)
     found.checked(len(accepted))
     which = ("user_id", "request_id")
     if trace.begins_at_one:
-        found.add("accepted, but never done", rows(accepted, ~is_in(accepted, done, which)), *which, "command")
-    twice = rows(done, repeated(done, which)).sort_values([*which, "time_ns"], kind="stable")
+        missing = rows(accepted, times[numbers.answers[is_accepted]] == 0)
+        found.add("accepted, but never done", missing, *which, "command")
+    twice = rows(done, times[numbers.balance_events[was_done]] > 1).sort_values([*which, "time_ns"], kind="stable")
     if len(twice):
         (same,), _ = codes(which, twice)
         soon = np.r_[False, (same[1:] == same[:-1]) & (np.diff(ints(twice, "time_ns")) < _REMEMBERED_NS)]

@@ -3,6 +3,8 @@
 What the rows must be follows from the events alone: `expected_*` say it, for each table.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
@@ -10,7 +12,7 @@ from schema.codes import OrderStatus, OrderType, Outcome, Reason
 from schema.identifiers import INT64_MAX
 from schema.tables import FINISHED_ROW_TTL_S
 from schema.topics import BALANCE_EVENTS, ENGINE_OUTPUTS
-from traces.matching_rows import Mask, codes, compare, find, ints, is_in, repeated, rows
+from traces.matching_rows import Ints, Mask, compare, find, ints, is_in, repeated, rows
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
 
@@ -117,16 +119,18 @@ def no_phantom_row(trace: Trace) -> Verdict:
         "user_trades": (trace.once(expected_trade_sides), (*TRADE_KEY, "order_id")),
         "balance_ledger": (ledger, LEDGER_KEY),
         "user_balances": (ledger, BALANCE_KEY),
-        "settlement_progress": (
-            trace.once(chained_records),
-            ("topic", "partition_id", "sequence", "hash", "next_offset"),
-        ),
     }
     for table, (events, key) in made.items():
         for look, when in trace.looks:
             final = trace.final(table, look)
             found.checked(len(final))
             found.add(f"row of {table} without an event {when}", rows(final, ~is_in(final, events, key)), *key)
+    key = ("topic", "partition_id", "sequence", "hash", "next_offset")
+    for look, when in trace.looks:
+        final = trace.final("settlement_progress", look)
+        found.checked(len(final))
+        events = chained_records(trace, ints(final, "hash"))
+        found.add(f"row of settlement_progress without an event {when}", rows(final, ~is_in(final, events, key)), *key)
     return found.verdict
 
 
@@ -247,9 +251,26 @@ def expected_ledger(trace: Trace) -> pd.DataFrame:
     ).assign(write_timestamp=ints(entries, "ledger_seq"))
 
 
-def chained_records(trace: Trace) -> pd.DataFrame:
-    """Every record of the chained topics as settlement_progress would name it."""
-    outputs, events = trace.outputs, trace.balance_events
+def chained_records(trace: Trace, hashes: Ints) -> pd.DataFrame:
+    """Those records of the chained topics that have one of the hashes, as settlement_progress would name them."""
+    return _progress_at(
+        rows(records, np.isin(ints(records, "hash"), hashes)) for records in (trace.outputs, trace.balance_events)
+    )
+
+
+def last_records(trace: Trace) -> pd.DataFrame:
+    """The last record of each chained partition, as settlement_progress would name it."""
+    # Decoded tables stand in the order of the log, partition by partition.
+    parts = []
+    for records in (trace.outputs, trace.balance_events):
+        partition = ints(records, "partition")
+        is_last = np.r_[partition[1:] != partition[:-1], True] if len(partition) else np.zeros(0, dtype=bool)
+        parts.append(rows(records, is_last))
+    return _progress_at(parts)
+
+
+def _progress_at(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    outputs, events = parts
     return pd.DataFrame(
         {
             "topic": pd.Series([ENGINE_OUTPUTS] * len(outputs) + [BALANCE_EVENTS] * len(events), dtype=object),
@@ -288,15 +309,9 @@ def _check_expiry(
 
 
 def _check_progress(trace: Trace, found: Findings, look: int, when: str) -> None:
-    records = trace.once(chained_records)
-    if not len(records):
+    last = last_records(trace)
+    if not len(last):
         return
-    (chain,), _ = codes(("topic", "partition_id"), records)
-    order = np.lexsort((ints(records, "sequence"), chain))
-    last = records.iloc[order[np.r_[chain[order][1:] != chain[order][:-1], True]]]
-    if trace.manifest.audit is not None:
-        later = pd.DataFrame(trace.manifest.audit.later_chains, columns=["topic", "partition_id"])
-        last = rows(last, ~is_in(last, later.astype({"partition_id": np.int64}), ("topic", "partition_id")))
     compared = compare(
         last, trace.final("settlement_progress", look), ("topic", "partition_id"), ("sequence", "hash", "next_offset")
     )
