@@ -69,7 +69,7 @@ async def open_session(
     async def attempt() -> CountingSession:
         if create:
             plain = await connection.session(None)
-            steps = SchemaSteps(CqlAdapter(plain), SystemRandomness(), log, Backoff())
+            steps = SchemaSteps(CqlAdapter(plain, blocking=asyncio.to_thread), SystemRandomness(), log, Backoff())
             replicas = servers.cassandra_replication or min(REPLICAS_WANTED, connection.nodes)
             await steps.create_keyspace(replicas, keyspace)
             plain.shutdown()
@@ -89,7 +89,14 @@ async def open_session(
 
 async def open_store(session: CountingSession, symbol_ids: Iterable[SymbolId], log: Log) -> Store:
     """The store with its tables created or verified and its statements prepared. Raises ServersUnusable."""
-    store = Store(session, clock=WallClock(), randomness=SystemRandomness(), log=log, symbol_ids=symbol_ids)
+    store = Store(
+        session,
+        clock=WallClock(),
+        randomness=SystemRandomness(),
+        log=log,
+        symbol_ids=symbol_ids,
+        blocking=asyncio.to_thread,
+    )
     try:
         await store.open()
     except SchemaError as error:

@@ -17,13 +17,15 @@ What it guarantees:
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from cassandra import OperationTimedOut
 from cassandra.query import BatchStatement, BatchType
+
+T = TypeVar("T")
 
 MAX_BATCH_STATEMENTS: Final = 16
 """The most statements in one batch: some 4 KB of rows, below the 5 KiB from which Cassandra warns of a large batch."""
@@ -59,6 +61,17 @@ class Session(Protocol):
 
     def prepare(self, query: str) -> PreparedStatement: ...
     def execute_async(self, query: Any, parameters: Sequence[object] | None = None) -> Response: ...
+
+
+class Blocking(Protocol):
+    """Runs a call that blocks where it holds nobody up, as `asyncio.to_thread` does, and returns what it returns."""
+
+    def __call__(self, call: Callable[[str], T], argument: str, /) -> Awaitable[T]: ...
+
+
+async def in_place(call: Callable[[str], T], argument: str, /) -> T:
+    """Runs it here and now: for a loop that has nothing else to do yet, or a session whose `prepare` does not block."""
+    return call(argument)
 
 
 class Write(msgspec.Struct, frozen=True, gc=False):
@@ -150,12 +163,18 @@ def by_partition(writes: Sequence[Write]) -> list[list[Write]]:
 
 
 class CqlAdapter:
-    """Executes statements for coroutines of one event loop. `give_up_ms` should exceed the driver's own time-out."""
+    """Executes statements for coroutines of one event loop. `give_up_ms` should exceed the driver's own time-out.
 
-    def __init__(self, session: Session, *, max_in_flight: int = 256, give_up_ms: int = 30_000) -> None:
+    The driver has no way to prepare a statement but one that blocks; `blocking` says where that is done.
+    """
+
+    def __init__(
+        self, session: Session, *, max_in_flight: int = 256, give_up_ms: int = 30_000, blocking: Blocking = in_place
+    ) -> None:
         if max_in_flight < 1:
             raise ValueError(f"max_in_flight must be at least 1, not {max_in_flight}")
         self._session = session
+        self._blocking = blocking
         self._max_in_flight = max_in_flight
         self._give_up_s = give_up_ms / 1000
         self._waiting: deque[_Call] = deque()
@@ -169,9 +188,9 @@ class CqlAdapter:
         """Requests that the driver has and has not answered yet."""
         return self._in_flight
 
-    def prepare(self, query: str) -> PreparedStatement:
-        """Prepare a statement. Blocks, as the driver does: for the start of a service only. Raises its errors."""
-        return self._session.prepare(query)
+    async def prepare(self, query: str) -> PreparedStatement:
+        """Prepare a statement. Raises the driver's errors."""
+        return await self._blocking(self._session.prepare, query)
 
     async def execute(self, statement: Statement, parameters: Sequence[object] = ()) -> list[Row]:
         """Run one statement and return all rows of all pages. Raises the driver's exceptions."""

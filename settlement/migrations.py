@@ -72,7 +72,7 @@ class SchemaSteps:
         attempt = 0
         while True:
             try:
-                statement = self._cql.prepare(query)
+                statement = await self._cql.prepare(query)
             except Exception as error:
                 is_refused = isinstance(error, InvalidRequest)
                 if is_refused and attempt >= _PREPARE_ATTEMPTS:

@@ -33,7 +33,7 @@ from schema.tables import (
     insert_all,
 )
 from settlement.chain import Progress
-from settlement.cql_adapter import CqlAdapter, Row, Session, Write
+from settlement.cql_adapter import Blocking, CqlAdapter, Row, Session, Write, in_place
 from settlement.migrations import SchemaSteps
 from settlement.queries import OrderRow, Queries, QueryConfig
 from settlement.retries import Backoff, is_retryable, tally
@@ -72,7 +72,11 @@ def finished_row_ttl_s(completed_at_ns: int, now_ns: int) -> int:
 
 
 class Store:
-    """The tables of one keyspace. `open` must have returned before anything else is called."""
+    """The tables of one keyspace. `open` must have returned before anything else is called.
+
+    `blocking` is where the driver may block while statements are prepared: `asyncio.to_thread` on a loop that others
+    use, or at a service's start in place.
+    """
 
     def __init__(
         self,
@@ -83,9 +87,12 @@ class Store:
         log: Log,
         symbol_ids: Iterable[SymbolId],
         config: StoreConfig | None = None,
+        blocking: Blocking = in_place,
     ) -> None:
         config = config or StoreConfig()
-        self._cql = CqlAdapter(session, max_in_flight=config.max_in_flight, give_up_ms=config.give_up_ms)
+        self._cql = CqlAdapter(
+            session, max_in_flight=config.max_in_flight, give_up_ms=config.give_up_ms, blocking=blocking
+        )
         self._clock = clock
         self._randomness = randomness
         self._log = log

@@ -53,6 +53,8 @@ class ColumnSet:
 
     names: tuple[str, ...]
     types: tuple[CqlType, ...]
+    clustering_of: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None = None
+    """How a row's clustering key follows from its position; None when it does not, and is kept beside it."""
     index: dict[str, int] = field(default_factory=dict)
     _codec: struct.Struct | None = None
     _ends_in_text: bool = False
@@ -148,7 +150,8 @@ class Table:
         found = self._column_sets.get(names)
         if found is None:
             types = tuple(self.columns[name].type for name in names)
-            found = self._column_sets[names] = ColumnSet(names, types)
+            is_negated = _is_negated(self.clustering_key)
+            found = self._column_sets[names] = ColumnSet(names, types, negated if is_negated else None)
         return found
 
     def routing_bytes(self, partition_key: tuple[Any, ...]) -> bytes:
@@ -172,20 +175,26 @@ def position_function(clustering_key: tuple[Column, ...]) -> Callable[[tuple[Any
     """
     if all(column.type.sort_key is None and not column.descending for column in clustering_key):
         return lambda clustering: clustering
-    if len(clustering_key) == 2 and all(c.type.negatable and c.descending for c in clustering_key):
-
-        def both_negated(clustering: tuple[Any, ...]) -> tuple[Any, ...]:
-            if len(clustering) == 2:
-                return -clustering[0], -clustering[1]
-            return tuple([-value for value in clustering])
-
-        return both_negated
+    if _is_negated(clustering_key):
+        return negated
     turns = tuple(_turn(column) for column in clustering_key)
 
     def position(clustering: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple([turn(value) for turn, value in zip(turns, clustering, strict=False)])
 
     return position
+
+
+def _is_negated(clustering_key: tuple[Column, ...]) -> bool:
+    """Whether positions are the clustering keys' numbers with the sign changed."""
+    return bool(clustering_key) and all(column.type.negatable and column.descending for column in clustering_key)
+
+
+def negated(numbers: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Each with the sign changed."""
+    if len(numbers) == 2:
+        return -numbers[0], -numbers[1]
+    return tuple([-number for number in numbers])
 
 
 def _turn(column: Column) -> Callable[[Any], Any]:

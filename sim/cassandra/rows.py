@@ -72,7 +72,7 @@ class RowWrite:
     its columns keep the values: equal values of the same columns are kept equal.
     """
 
-    __slots__ = ("clustering", "columns", "kept", "marked", "now_s", "partition", "position", "timestamp", "ttl")
+    __slots__ = ("_clustering", "columns", "kept", "marked", "now_s", "partition", "position", "timestamp", "ttl")
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class RowWrite:
         marked: bool,
     ) -> None:
         self.partition = partition
-        self.clustering = clustering
+        self._clustering = clustering if columns.clustering_of is None or position is None else None
         self.position = position
         self.columns = columns
         self.kept = columns.pack(values)
@@ -95,6 +95,12 @@ class RowWrite:
         self.ttl = ttl
         self.now_s = now_s
         self.marked = marked
+
+    @property
+    def clustering(self) -> tuple[Any, ...]:
+        """The clustering key."""
+        clustering = self._clustering
+        return self.columns.clustering_of(self.position) if clustering is None else clustering  # type: ignore[misc, arg-type]
 
     @property
     def values(self) -> tuple[Any, ...]:

@@ -246,7 +246,7 @@ class TableStore:
                     rows[position] = change
                 elif old.columns is change.columns and change.timestamp > old.timestamp and change.marked == old.marked:
                     change.partition = partition.key
-                    change.position, change.clustering = old.position, old.clustering
+                    change.position, change._clustering = old.position, old._clustering
                     rows[position] = change
                 else:
                     rows[position] = merge(old, change)

@@ -52,6 +52,19 @@ def test_answer_on_the_drivers_thread_comes_back_to_the_loop():
     assert asyncio.run(scenario()) == [(1,)]
 
 
+def test_statements_are_prepared_where_the_loop_is_not_held_up():
+    threads = []
+    session = SimpleNamespace(prepare=lambda query: threads.append(threading.current_thread()) or query)
+
+    async def scenario():
+        assert await CqlAdapter(session, blocking=asyncio.to_thread).prepare("SELECT") == "SELECT"
+        assert await CqlAdapter(session).prepare("SELECT") == "SELECT"
+
+    asyncio.run(scenario())
+    assert threads[0] is not threading.main_thread()
+    assert threads[1] is threading.main_thread()
+
+
 def test_result_is_read_to_its_last_page():
     async def scenario():
         session = Recorded()
