@@ -282,8 +282,8 @@ class Clients:
                 self._is_exhausted = True
                 return
             due_ns = started_ns + operation.at_ns
-            if due_ns > clock.now:
-                clock.at(due_ns, self._pump)
+            if due_ns > clock._now:
+                clock.post(due_ns, self._pump, ())
                 return
             self._next = next(self._operations, None)
             self._take(operation)

@@ -1,8 +1,10 @@
 """The one clock of a run: a SimPy environment whose time is an integer count of nanoseconds (design 1 and 5).
 
 Everything that happens in a run happens as an event of this clock. SimPy's own events and processes work as they are;
-beside them stands `Timer`, which *is* the scheduled callback: one object, no process, no list of callbacks. Most of a
-run is timers, so the loop that runs them is written out here, with nothing between the heap and the callback.
+beside them stands `Timer`, which *is* the scheduled callback: one object, no process, no list of callbacks. What nobody
+will cancel or wait for, a message on its way above all, needs not even that: `post` puts the callback into the heap's
+entry. Most of a run is these two, so the loop that runs them is written out here, with nothing between the heap and the
+callback.
 
 Events at the same instant run in the order in which they were scheduled.
 """
@@ -95,7 +97,9 @@ class Clock(simpy.Environment):
     """Simulated time in integer nanoseconds since the start of the run, and the queue of what is still to happen."""
 
     _now: int
-    _queue: list[tuple[int, int, int, Event]]  # type: ignore[assignment]
+    # (instant, priority, number, event), or (instant, priority, number, None, callback, args) of what was posted. The
+    # number is unique, so nothing after it is ever compared.
+    _queue: list[Any]
 
     def __init__(self) -> None:
         super().__init__(initial_time=0)
@@ -131,6 +135,10 @@ class Clock(simpy.Environment):
             raise ValueError(f"{when_ns} ns has passed, it is {self._now} ns now")
         return Timer(self, when_ns, callback, args)
 
+    def post(self, when_ns: int, callback: Callable[..., object], args: tuple[object, ...]) -> None:
+        """`at`, without anything to cancel or to wait for. `when_ns` is not checked."""
+        heappush(self._queue, (when_ns, NORMAL, next(self._eid), None, callback, args))
+
     def schedule(self, event: Event, priority: EventPriority = NORMAL, delay: float = 0) -> None:
         """SimPy's way of scheduling an event. Refuses a delay that is not an integer, which would make time inexact."""
         if delay.__class__ is not int:
@@ -148,7 +156,7 @@ class Clock(simpy.Environment):
         while queue:
             event = queue[0][3]
             if not (isinstance(event, Timer) and event._callback is None):
-                return queue[0][0]
+                return int(queue[0][0])
             heappop(queue)
             self._cancelled -= 1
         return NEVER_NS
@@ -222,26 +230,29 @@ class Clock(simpy.Environment):
         try:
             while queue:
                 entry = pop(queue)
-                when, _, _, timer = entry
+                when = entry[0]
                 if when > limit_ns:
                     heappush(queue, entry)
                     return
-                kind = timer.__class__
-                if kind is Timer:
+                timer = entry[3]
+                if timer is None:
+                    self._now = when
+                    entry[4](*entry[5])
+                elif timer.__class__ is Timer:
                     # Timer._fire, written out: most events of a run come this way.
-                    callback = timer._callback  # type: ignore[attr-defined]
+                    callback = timer._callback
                     if callback is None:
                         # Cancelled: time does not move for it, so that nobody can see whether the heap was swept.
                         self._cancelled -= 1
                         continue
                     self._now = when
-                    args = timer._args  # type: ignore[attr-defined]
-                    timer._queued = False  # type: ignore[attr-defined]
-                    timer._callback = None  # type: ignore[attr-defined]
-                    timer._args = ()  # type: ignore[attr-defined]
+                    args = timer._args
+                    timer._queued = False
+                    timer._callback = None
+                    timer._args = ()
                     callback(*args)
-                    if timer._waiters is not None:  # type: ignore[attr-defined]
-                        self._resume_waiters(timer)  # type: ignore[arg-type]
+                    if timer._waiters is not None:
+                        self._resume_waiters(timer)
                 elif isinstance(timer, Timer):
                     if timer._callback is None:
                         self._cancelled -= 1
@@ -260,8 +271,13 @@ class Clock(simpy.Environment):
     def _step(self) -> None:
         """`step`, without the end of a run."""
         self.next_ns()  # drops cancelled timers
-        timer = self._queue[0][3] if self._queue else None
-        if isinstance(timer, Timer):
+        if not self._queue:
+            super().step()  # raises what there is to raise
+        timer = self._queue[0][3]
+        if timer is None:
+            self._now, _, _, _, callback, args = heappop(self._queue)
+            callback(*args)
+        elif isinstance(timer, Timer):
             self._now = heappop(self._queue)[0]
             timer._queued = False
             timer._fire()

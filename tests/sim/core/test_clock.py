@@ -134,3 +134,41 @@ def test_sweeping_changes_nothing_else(plan: list[tuple[int, bool]]) -> None:
     kept = [(delay, n) for n, (delay, cancelled) in enumerate(plan) if not cancelled]
     assert log == sorted(kept)
     assert clock.pending == 0
+
+
+def test_what_is_posted_runs_at_its_instant_in_the_order_of_scheduling() -> None:
+    clock = Clock()
+    ran: list[tuple[str, int]] = []
+
+    def note(name: str) -> None:
+        ran.append((name, clock.now))
+
+    def process() -> Generator[simpy.Event, Any, None]:
+        yield clock.timeout(5)
+        note("process")
+
+    clock.at(5, note, "timer")
+    clock.process(process())
+    clock.post(5, note, ("posted",))
+    clock.post(3, note, ("earlier",))
+    clock.at(5, note, "last")
+    clock.run_until(10)
+    assert ran == [("earlier", 3), ("timer", 5), ("posted", 5), ("last", 5), ("process", 5)]
+
+
+def test_what_is_posted_is_met_event_by_event_and_survives_a_sweep() -> None:
+    clock = Clock()
+    ran: list[int] = []
+    for number in range(200):
+        clock.at(1_000 + number, ran.append, -1).cancel()
+        if number % 50 == 0:
+            clock.post(2_000 + number, ran.append, (number,))
+    assert clock.pending < 100
+    assert clock.next_ns() == 2_000
+    assert clock.run_while(lambda: len(ran) < 2) is False
+    clock.step()
+    assert ran == [0, 50, 100]
+    assert clock.run_while(lambda: True, 5_000) is True
+    assert ran == [0, 50, 100, 150]
+    with pytest.raises(simpy.core.EmptySchedule):
+        clock.step()
