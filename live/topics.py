@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
 from live.namespace import Namespace
 from live.options import REPLICAS_WANTED
@@ -97,14 +97,23 @@ async def _wait_for_leaders(admin: AIOKafkaAdminClient, wanted: Mapping[str, int
 
 
 async def _configs(admin: AIOKafkaAdminClient, topics: list[str]) -> dict[str, dict[str, str]]:
-    answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics])
     found: dict[str, dict[str, str]] = {}
-    for answer in answers:
-        for code, message, _kind, name, entries in answer.resources:
-            if code:
-                raise TopicsError(f"topic {name} cannot be looked at: {for_code(code).__name__}: {message or ''}")
-            found[name] = {entry[0]: entry[1] for entry in entries}
-    return found
+    error = ""
+    for _ in range(_APPEAR_ATTEMPTS):
+        wanted = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics if topic not in found]
+        for answer in await admin.describe_configs(wanted):
+            for code, message, _kind, name, entries in answer.resources:
+                if not code:
+                    found[name] = {entry[0]: entry[1] for entry in entries}
+                    continue
+                error = f"topic {name} cannot be looked at: {for_code(code).__name__}: {message or ''}"
+                # Any broker may be asked, and each hears of a new topic in its own time.
+                if for_code(code) is not UnknownTopicOrPartitionError:
+                    raise TopicsError(error)
+        if len(found) == len(topics):
+            return found
+        await asyncio.sleep(_APPEAR_PAUSE_S)
+    raise TopicsError(error)
 
 
 def _verify(topic: str, config: Mapping[str, Any], *, is_chained: bool) -> None:
