@@ -235,4 +235,5 @@ class Admin:
             call.refuse(OffsetOutOfRangeError())
             return
         log.delete_before(log.high_watermark if before_offset < 0 else before_offset)
+        self._cluster.requests.start_moved(partition)
         call.answer(log.start_offset)

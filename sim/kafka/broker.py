@@ -324,6 +324,13 @@ class BrokerRequests:
         if not fetch.is_answered and not fetch.call.is_done:
             self._try_fetch(fetch, park=False)
 
+    def start_moved(self, partition: Partition) -> None:
+        """Records at the start are gone: whoever waits before it hears so, as at the end of a real long poll."""
+        start = partition.log.start_offset
+        for fetch in list(partition.fetch_waiters):
+            if any(tp == partition.tp and offset < start for tp, offset in fetch.parts):
+                self.expire(fetch)
+
     def release(self, partition: Partition) -> None:
         """The leader steps down: those who wait for it, producers and readers, are told to look for another."""
         waiters = list(partition.ack_waiters)

@@ -161,8 +161,9 @@ class KafkaFaults:
 
     def pass_retention(self, topic: str, partition: int, keep_records: int) -> int:
         """Retention deletes all but the last records of a partition; returns how many went."""
-        log = self._cluster.partitions[TopicPartition(topic, partition)].log
-        gone = log.delete_before(log.high_watermark - keep_records)
+        kept = self._cluster.partitions[TopicPartition(topic, partition)]
+        gone = kept.log.delete_before(kept.log.high_watermark - keep_records)
+        self._cluster.requests.start_moved(kept)
         self._cluster.struck["retention"] += gone > 0
         return gone
 

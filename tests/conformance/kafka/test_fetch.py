@@ -307,6 +307,26 @@ async def test_position_before_the_start_is_reset(kafka: Kafka) -> None:
     assert await take(reader, 2) == [2, 3]
 
 
+async def test_waiting_reader_hears_that_the_records_before_the_open_transaction_are_gone(kafka: Kafka) -> None:
+    """It waits at the last stable offset; when that is deleted, it goes on where the log begins now."""
+    tp = await kafka.partition()
+    producer = await kafka.transactional()
+    reader = await kafka.reader(tp, isolation_level="read_committed")
+    await producer.begin_transaction()
+    for _ in range(4):
+        await producer.send_and_wait(tp.topic, b"v")
+    assert await reader.getmany(timeout_ms=100) == {}
+    admin = await kafka.admin()
+    assert await admin.delete_records({tp: RecordsToDelete(before_offset=2)}) == {tp: 2}
+
+    async def has_moved() -> bool:
+        return bool(await reader.position(tp) == 2)
+
+    await kafka.until(has_moved)
+    await producer.commit_transaction()
+    assert await take(reader, 2) == [2, 3]
+
+
 async def test_nowhere_to_begin_is_an_error_without_reset(kafka: Kafka) -> None:
     tp = await fill(kafka, 1)
     reader = await kafka.reader(tp, auto_offset_reset="none")
