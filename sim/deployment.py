@@ -59,6 +59,21 @@ class GatewayHost:
         return self.host.incarnation
 
 
+def layout_of(scenario: Scenario) -> Layout:
+    """The names of everything that there is in a scenario."""
+
+    def names(kind: str, count: int) -> tuple[str, ...]:
+        return tuple(f"{kind}-{number}" for number in range(1, count + 1))
+
+    services = {GATEWAY: scenario.gateways, **dict.fromkeys((UBSCORE, MATCHING, SETTLEMENT), scenario.instances)}
+    return Layout(
+        services={service: names(service, count) for service, count in services.items()},
+        brokers=names("kafka", scenario.brokers),
+        replicas=names("cassandra", scenario.replicas),
+        groups=(UBSCORE, MATCHING, SETTLEMENT),
+    )
+
+
 class Deployment:
     """Everything that a fault can reach and a run must drive."""
 
@@ -69,30 +84,16 @@ class Deployment:
         self.randomness = world.randomness
         self.recorder = world.recorder
         self.topology = topology
+        self.layout = layout_of(scenario)
         self.kafka = KafkaCluster(
             world.clock,
             world.network,
             world.randomness,
             world.recorder,
-            KafkaConfig(brokers=tuple(f"kafka-{number}" for number in range(1, scenario.brokers + 1))),
+            KafkaConfig(brokers=self.layout.brokers),
         )
         self.cassandra = CassandraCluster(
             world.clock, world.network, world.randomness, world.recorder, nodes=scenario.replicas
-        )
-        services = {
-            service: tuple(f"{service}-{number}" for number in range(1, count + 1))
-            for service, count in (
-                (GATEWAY, scenario.gateways),
-                (UBSCORE, scenario.instances),
-                (MATCHING, scenario.instances),
-                (SETTLEMENT, scenario.instances),
-            )
-        }
-        self.layout = Layout(
-            services=services,
-            brokers=tuple(self.kafka.broker_names.values()),
-            replicas=tuple(node.name for node in self.cassandra.nodes),
-            groups=(UBSCORE, MATCHING, SETTLEMENT),
         )
         self.gateways: dict[str, GatewayHost] = {}
         """The gateway hosts by name: where clients send their requests."""
@@ -106,7 +107,7 @@ class Deployment:
         self._holds: Counter[str] = Counter()
         self._is_stopping = False
         self.hosts: dict[str, Host] = {}
-        for service, names in services.items():
+        for service, names in self.layout.services.items():
             for name in names:
                 host = self.hosts[name] = world.host(name, service)
                 if service == GATEWAY:

@@ -23,7 +23,7 @@ from schema import tables
 from schema.topics import Topology
 from sim import defects
 from sim.clients import Clients
-from sim.deployment import Deployment
+from sim.deployment import Deployment, layout_of
 from sim.faults.catalogue import OPTIONS
 from sim.faults.injector import Injector
 from sim.faults.plan import check_strikes, draw_plan
@@ -36,7 +36,7 @@ from sim.script import Script, Strike
 from sim.world import World
 from traces.invariants import check
 from traces.manifest import Manifest, TopologyRecord, package_versions
-from traces.recorder import NoTrace, Recorder
+from traces.recorder import Recorder
 from traces.store import TraceWriter, read_trace, write_verdicts
 from traces.summary import completions_by_reason, counts
 from traces.trace import Trace
@@ -227,12 +227,7 @@ def written_out(scenario: Scenario) -> Scenario:
         return scenario
     randomness = Randomness(scenario.seed)
     topology, operations, _, duration_ns = _open_flow(scenario, randomness)
-    world = World(scenario.seed, Recorder(NoTrace()))
-    try:
-        layout = Deployment(world, scenario, topology).layout
-        strikes = draw_plan(scenario.faults, OPTIONS, layout, duration_ns, randomness)
-    finally:
-        world.close()
+    strikes = draw_plan(scenario.faults, OPTIONS, layout_of(scenario), duration_ns, randomness)
     script = Script(topology=TopologyRecord.of(topology), operations=tuple(operations), strikes=strikes)
     return replace(scenario, duration_ns=duration_ns, script=script)
 

@@ -1,0 +1,211 @@
+"""Hypothesis strategies for order flows, faults and whole scenarios, which shrink well (design section 9).
+
+    @given(scenarios(faults=["crash", "rebalance"]))
+    @settings(max_examples=50, deadline=None)
+    def test_orders_survive(scenario):
+        hold_invariants(scenario)
+
+They shrink towards fewer operations, by user 1, of one lot, in the first symbol, with no faults. Each operation is
+drawn on its own, and refers to an earlier order by how many places before it that is; the deposits that orders need are
+not drawn but follow from them. So Hypothesis can take any operation out, and what is left is still a flow.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from schema.codes import OrderType, Side, TimeInForce
+from schema.symbols import Symbol
+from schema.topics import Topology
+from sim.deployment import layout_of
+from sim.faults.catalogue import OPTIONS
+from sim.flows import Operation, make_topology
+from sim.flows.market import first_price
+from sim.flows.operations import CANCEL, DEPOSIT, NOT_REPEATED, PLACE, QUERIES, READ, REDUCE, REPLACE
+from sim.randomness import Stream
+from sim.scenario import MILLISECOND_NS, SECOND_NS, Scenario
+from sim.script import Script, Strike
+from traces.manifest import TopologyRecord
+
+GAP_NS_MAX: Final = 500 * MILLISECOND_NS
+"""The longest pause between two operations."""
+QUANTITY_MAX: Final = 20
+DISTANCE_MAX: Final = 3
+"""Prices lie so many ticks around one middle: close enough that most orders meet others."""
+ORDER_KINDS: Final = (
+    (OrderType.LIMIT, TimeInForce.GTC),
+    (OrderType.LIMIT, TimeInForce.IOC),
+    (OrderType.LIMIT, TimeInForce.FOK),
+    (OrderType.LIMIT, TimeInForce.POST_ONLY),
+    (OrderType.MARKET, TimeInForce.IOC),
+)
+_DEPOSIT_TIME_NS: Final = 200 * MILLISECOND_NS
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One drawn operation, before it is known which order it refers to. `back` counts orders back from here."""
+
+    kind: str
+    user: int
+    gap_ns: int
+    symbol: int
+    back: int
+    side: int
+    order: int
+    distance: int
+    quantity: int
+    gateway: int
+    repeated_after_ns: int
+    query: int
+
+
+def order_flows(
+    topology: Topology, *, users: int = 3, operations_max: int = 30, gateways: int = 2
+) -> st.SearchStrategy[tuple[Operation, ...]]:
+    """Operations of a few users around one price in each symbol: orders of every kind, cancels, reduces, replaces, reads,
+    repeats; the deposits that they need stand in front.
+
+    `users` act, as users 1 to `users`; at most `operations_max` operations are drawn, deposits not counted.
+    """
+    step = st.builds(
+        _Step,
+        kind=st.sampled_from((PLACE, PLACE, PLACE, CANCEL, READ, REDUCE, REPLACE)),
+        user=st.integers(1, users),
+        gap_ns=st.integers(0, GAP_NS_MAX // MILLISECOND_NS).map(lambda ms: ms * MILLISECOND_NS),
+        symbol=st.integers(0, len(tuple(topology.symbols)) - 1),
+        back=st.integers(0, 5),
+        side=st.sampled_from((int(Side.BUY), int(Side.SELL))),
+        order=st.integers(0, len(ORDER_KINDS) - 1),
+        distance=st.integers(-DISTANCE_MAX, DISTANCE_MAX),
+        quantity=st.integers(1, QUANTITY_MAX),
+        gateway=st.integers(0, gateways - 1),
+        repeated_after_ns=st.one_of(st.just(NOT_REPEATED), st.integers(0, SECOND_NS)),
+        query=st.integers(0, len(QUERIES) - 1),
+    )
+    return st.lists(step, max_size=operations_max).map(lambda steps: _flow(topology, steps))
+
+
+def strikes(scenario: Scenario, *, faults: Sequence[str] | None = None) -> st.SearchStrategy[Strike]:
+    """One strike of a fault at something that the scenario has, within its duration.
+
+    `faults` names those that may strike (default: all that break no assumption).
+    """
+    names = [name for name, each in OPTIONS.items() if not each.breaks_assumption] if faults is None else list(faults)
+    layout = layout_of(scenario)
+
+    def of(name: str) -> st.SearchStrategy[Strike]:
+        option = OPTIONS[name]
+        return st.builds(
+            Strike,
+            fault=st.just(name),
+            at_ns=st.integers(0, scenario.duration_ns),
+            duration_ns=st.integers(option.duration_ms.low, option.duration_ms.high).map(
+                lambda ms: ms * MILLISECOND_NS
+            ),
+            target=st.integers(0, 1_000).map(lambda seed: option.aim(Stream(seed, name), layout)),
+            strength=st.integers(option.strength.low, option.strength.high),
+            is_aimed=st.booleans() if option.moment else st.just(False),
+        )
+
+    return st.sampled_from(names).flatmap(of)
+
+
+@st.composite
+def scenarios(
+    draw: st.DrawFn,
+    *,
+    base: Scenario | None = None,
+    users: int = 3,
+    operations_max: int = 30,
+    faults: Sequence[str] | None = None,
+    strikes_max: int = 3,
+) -> Scenario:
+    """A scenario with its script: a drawn flow, and at most `strikes_max` strikes of the faults named.
+
+    `base` gives everything else: symbols, partitions, instances (default: one symbol and partition, two of each).
+    """
+    if base is None:
+        base = Scenario(symbols=1, user_partitions=1, symbol_partitions=1)
+    topology = make_topology(base.symbols, base.user_partitions, base.symbol_partitions)
+    flow = draw(order_flows(topology, users=users, operations_max=operations_max, gateways=base.gateways))
+    duration_ns = (flow[-1].at_ns if flow else 0) + SECOND_NS
+    timed = dataclasses.replace(base, duration_ns=duration_ns)
+    struck = draw(st.lists(strikes(timed, faults=faults), max_size=strikes_max)) if strikes_max else []
+    script = Script(
+        topology=TopologyRecord.of(topology),
+        operations=flow,
+        strikes=tuple(sorted(struck, key=lambda each: each.at_ns)),
+    )
+    return dataclasses.replace(timed, seed=draw(st.integers(0, 1_000)), script=script)
+
+
+def _flow(topology: Topology, steps: Sequence[_Step]) -> tuple[Operation, ...]:
+    """The steps as operations, with the deposits that they need in front."""
+    symbols = tuple(topology.symbols)
+    orders: list[Operation] = []
+    found: list[Operation] = []
+    now = _DEPOSIT_TIME_NS
+    for number, step in enumerate(steps):
+        now += step.gap_ns
+        about = orders[-1 - step.back % len(orders)] if orders else None
+        symbol = symbols[step.symbol] if about is None or step.kind == PLACE else topology.symbols.named(about.symbol)
+        operation = _operation(step, f"r{number + 1}", now, symbol, about)
+        if operation is not None:
+            found.append(operation)
+        if step.kind in (PLACE, REPLACE) and operation is not None:
+            orders.append(operation)
+    return (*_deposits(found, topology), *found)
+
+
+def _operation(step: _Step, request_id: str, now: int, symbol: Symbol, about: Operation | None) -> Operation | None:
+    """The operation of a step; None when it is about an order and there is none yet."""
+    plain = Operation(at_ns=now, user_id=step.user, kind=step.kind, request_id=request_id, gateway=step.gateway)
+    if step.kind == READ:
+        return replace(
+            plain, query=QUERIES[step.query], symbol=symbol.name, reference=about.request_id if about else ""
+        )
+    order_type, time_in_force = ORDER_KINDS[step.order]
+    price = first_price(symbol) + step.distance
+    is_market = order_type == OrderType.MARKET and step.kind == PLACE
+    order = replace(
+        plain,
+        symbol=symbol.name,
+        side=step.side,
+        order_type=int(OrderType.MARKET if is_market else OrderType.LIMIT),
+        time_in_force=int(time_in_force if step.kind == PLACE else TimeInForce.GTC),
+        price=0 if is_market else price,
+        quantity=0 if is_market and step.side == Side.BUY else step.quantity,
+        max_spend=price * step.quantity * symbol.tick_lot_atoms if is_market and step.side == Side.BUY else 0,
+        repeat_after_ns=step.repeated_after_ns,
+    )
+    if step.kind == PLACE:
+        return order
+    if about is None:
+        return None
+    refers = replace(order, user_id=about.user_id, reference=about.request_id)
+    if step.kind == REPLACE:
+        return replace(refers, side=about.side)
+    return replace(refers, side=0, time_in_force=0, price=0, quantity=step.quantity if step.kind == REDUCE else 0)
+
+
+def _deposits(operations: Sequence[Operation], topology: Topology) -> list[Operation]:
+    """For each user and asset that the orders need, a deposit that pays for all of them."""
+    needed: dict[tuple[int, str], int] = {}
+    for each in operations:
+        if each.kind in (PLACE, REPLACE):
+            symbol = topology.symbols.named(each.symbol)
+            if each.side == Side.BUY:
+                cost = each.max_spend or each.price * each.quantity * symbol.tick_lot_atoms
+                asset = symbol.quote.name
+            else:
+                cost, asset = each.quantity * symbol.lot_atoms, symbol.base.name
+            needed[each.user_id, asset] = needed.get((each.user_id, asset), 0) + cost
+    return [
+        Operation(at_ns=0, user_id=user, kind=DEPOSIT, request_id=f"d{number + 1}", asset=asset, amount=2 * amount)
+        for number, ((user, asset), amount) in enumerate(needed.items())
+    ]
