@@ -36,6 +36,10 @@ class RealTimeClock:
         """Run `callback(*args)` at the instant `when_ns`, at once when it has passed."""
         return self._loop.call_at(self._begun_s + when_ns / NS_PER_SECOND, callback, *args)
 
+    def post(self, when_ns: int, callback: Callable[..., object], args: tuple[object, ...]) -> None:
+        """`at`, without anything to cancel."""
+        self.at(when_ns, callback, *args)
+
 
 class NoNetwork:
     """The part of `sim.network.Network` that clients use: clients and gateways are in one process."""
