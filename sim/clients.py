@@ -355,6 +355,8 @@ class Clients:
     def _learn(self, named: _Named, order_id: int) -> None:
         """It is known now which order a request placed (0: none); what waited for that goes on."""
         named.order_id = order_id
+        if named.waiting is None:
+            return
         self._learned.append(named)
         if len(self._learned) > 1:
             return  # a dropped replace, inside the loop below: chains of them must not become deep recursion
@@ -599,7 +601,10 @@ class Clients:
             answer.message,
         )
         if answer.outcome in _ANSWERED:
-            self._close(attempt)
+            if attempt.is_open:  # _close, written out: nearly every request ends here
+                attempt.is_open = False
+                call.open_attempts -= 1
+                self._open_attempts -= 1
             if not call.is_done:
                 self.counts[answer.outcome] += 1
                 self._finish(call, int(answer.order_id) if answer.outcome == "accepted" else 0)

@@ -352,6 +352,7 @@ class _Run:
 
     def _look(self, look: int) -> None:
         """Read every table through the driver at ALL, as an observer who sees nothing but rows."""
+        clock = self.clock
         session = self.deployment.cassandra.harness_session(tables.KEYSPACE)
         session.row_factory = tuple_factory
         for table, column in _LOOKED_AT.items():
@@ -360,7 +361,7 @@ class _Run:
             query = f"SELECT {', '.join(columns)}, writetime({column}), ttl({column}) FROM {table}"
             statement = SimpleStatement(query, consistency_level=ConsistencyLevel.ALL, fetch_size=5_000)
             for *values, write_timestamp, ttl in session.execute(statement):
-                emit(self.clock.now, "observer", look, *values, write_timestamp, -1 if ttl is None else ttl)
+                emit(clock._now, "observer", look, *values, write_timestamp, -1 if ttl is None else ttl)
 
     def _record_log(self) -> None:
         """What a read-committed reader finds in every topic."""
