@@ -112,7 +112,6 @@ class _Reader:
         if plan.is_reversed:
             pieces.reverse()
         seen_cursor = cursor is None
-        at: tuple[Key, Position | None, Key, int] | None = None  # where the last row stands: a cursor, once needed
         for key in self._keys(cursor):
             within = 0
             after: Position | None = None
@@ -124,19 +123,32 @@ class _Reader:
             if per_partition is not None and within >= per_partition:
                 continue
             for position, clustering, row in self._rows(key, pieces, after, resumed):
-                if len(rows) >= wanted or remaining <= 0:
-                    last = None if at is None or remaining <= 0 else Cursor(*at[:3], remaining, at[3])
-                    return self._finish(rows, counted, last)
+                within += 1
                 if plan.is_count:
                     counted += 1
-                else:
-                    rows.append(row)
-                remaining -= 0 if plan.is_count else 1
-                within += 1
-                at = key, position, clustering, within
-                if per_partition is not None and within >= per_partition:
+                    continue
+                rows.append(row)
+                remaining -= 1
+                full = per_partition is not None and within >= per_partition
+                if remaining <= 0:
+                    return self._finish(rows, counted, None)
+                if len(rows) >= wanted:
+                    ends = (full or not clustering) and self._is_last(key)
+                    return self._finish(
+                        rows, counted, None if ends else Cursor(key, position, clustering, remaining, within)
+                    )
+                if full:
                     break
         return self._finish(rows, counted, None)
+
+    def _is_last(self, key: Key) -> bool:
+        """Whether no other partition can follow, which only a query that names its partitions knows.
+
+        As in Cassandra a full page is taken to have more behind it, unless it is known better without a look: the limit
+        is reached, or the last partition can have no further row. So the last page of an answer may be empty.
+        """
+        plan = self.plan
+        return bool(plan.where.partition) and key == partition_keys(plan.table, plan.where, self.full)[-1]
 
     def _finish(self, rows: list[tuple[Any, ...]], counted: int, cursor: Cursor | None) -> Page:
         plan = self.plan

@@ -174,28 +174,54 @@ def test_pages_join_up_without_loss_or_repetition(orders):
 @pytest.mark.parametrize(
     ("query", "size", "sizes"),
     [
-        ("SELECT v FROM $t WHERE p = $p", 2, [2, 2, 2]),
-        ("SELECT v FROM $t WHERE p = $p", 3, [3, 3]),
+        # A full page is taken to have more behind it, so the last page may be empty.
+        ("SELECT v FROM $t WHERE p = $p", 2, [2, 2, 2, 0]),
+        ("SELECT v FROM $t WHERE p = $p", 3, [3, 3, 0]),
         ("SELECT v FROM $t WHERE p = $p", 4, [4, 2]),
-        ("SELECT v FROM $t WHERE p = $p LIMIT 5", 2, [2, 2, 1]),
-        ("SELECT v FROM $t WHERE p = $p LIMIT 4", 2, [2, 2]),
+        ("SELECT v FROM $t WHERE p = $p", 6, [6, 0]),
+        ("SELECT v FROM $t WHERE p = $p AND c = 1 AND k = 1", 1, [1, 0]),
         ("SELECT v FROM $t WHERE p = $p AND c IN (1, 3)", 3, [3, 1]),
         ("SELECT v FROM $t WHERE p = $p ORDER BY c", 5, [5, 1]),
         ("SELECT v FROM $t WHERE p = $p AND v > 12 ALLOW FILTERING", 3, [3, 1]),
-        ("SELECT count(*) FROM $t WHERE p = $p", 2, [1]),
+        ("SELECT v FROM $t WHERE p IN ($p, -1)", 6, [6, 0]),
+        # It is known that nothing follows where a limit is reached,
+        ("SELECT v FROM $t WHERE p = $p LIMIT 5", 2, [2, 2, 1]),
+        ("SELECT v FROM $t WHERE p = $p LIMIT 4", 2, [2, 2]),
         ("SELECT v FROM $t WHERE p = $p PER PARTITION LIMIT 3", 2, [2, 1]),
+        ("SELECT v FROM $t WHERE p = $p PER PARTITION LIMIT 2", 2, [2]),
+        ("SELECT v FROM $t WHERE p IN (-1, $p) PER PARTITION LIMIT 2", 2, [2]),
+        ("SELECT v FROM $t WHERE p IN ($p, 999999999) PER PARTITION LIMIT 2", 2, [2, 0]),
+        # and where a partition can have but one row.
+        ("SELECT DISTINCT p FROM $t WHERE p = $p", 1, [1]),
+        ("SELECT count(*) FROM $t WHERE p = $p", 2, [1]),
     ],
 )
 def test_sizes_of_pages(orders, query, size, sizes):
     select = orders.store.prepare(orders.text(query))
     select.fetch_size = size
-    result = orders.store.session.execute(select)
+    assert sizes_of(orders.store.session.execute(select)) == sizes
+
+
+def sizes_of(result):
     found = [len(result.current_rows)]
     while result.has_more_pages:
         result.fetch_next_page()
         found.append(len(result.current_rows))
-    assert found == sizes or found == [*sizes, 0]
-    assert sum(found) == sum(sizes)
+    return found
+
+
+def test_a_table_without_clustering_columns_has_one_page_for_a_partition(make_partition):
+    t = make_partition("p int PRIMARY KEY, v int", empty=True)
+    for p in range(3):
+        t.run(f"INSERT INTO $t (p, v) VALUES ({p}, 0)")
+    for query, sizes in (
+        ("SELECT v FROM $t WHERE p = 1", [1]),
+        ("SELECT v FROM $t WHERE p IN (0, 1)", [1, 1]),
+        ("SELECT v FROM $t", [1, 1, 1, 0]),
+    ):
+        select = t.store.prepare(t.text(query))
+        select.fetch_size = 1
+        assert sizes_of(t.store.session.execute(select)) == sizes
 
 
 def test_the_paging_state_can_be_handed_to_another_request(orders):

@@ -61,9 +61,11 @@ def test_a_difference_is_told_with_the_sequence_up_to_it():
 
 def test_a_sequence_by_hand():
     pair = Pair(DoubleSide(), DoubleSide(nodes=1, factor=1))
-    pair.compare([Statement("INSERT INTO flat (p, a) VALUES (?, ?) USING TTL ?", ("$p0", 5, 1000))])
+    operations = [Statement("INSERT INTO flat (p, a) VALUES (?, ?) USING TTL ?", ("$p0", 5, 1000))]
+    pair.compare(operations)
     assert pair.report.sequences == 1
-    assert pair.report.operations == 1 + len(final_reads())
+    assert pair.report.operations == 1 + len(final_reads(operations))
+    assert pair.report.rows == 1
 
 
 def test_partitions_are_a_sequences_own():
