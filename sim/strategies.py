@@ -67,8 +67,8 @@ class _Step:
 def order_flows(
     topology: Topology, *, users: int = 3, operations_max: int = 30, gateways: int = 2
 ) -> st.SearchStrategy[tuple[Operation, ...]]:
-    """Operations of a few users around one price in each symbol: orders of every kind, cancels, reduces, replaces, reads,
-    repeats; the deposits that they need stand in front.
+    """Operations of a few users around one price in each symbol, with the deposits that they need in front: orders of
+    every kind, cancels, reduces, replaces, reads, repeats.
 
     `users` act, as users 1 to `users`; at most `operations_max` operations are drawn, deposits not counted.
     """
@@ -76,7 +76,7 @@ def order_flows(
         _Step,
         kind=st.sampled_from((PLACE, PLACE, PLACE, CANCEL, READ, REDUCE, REPLACE)),
         user=st.integers(1, users),
-        gap_ns=st.integers(0, GAP_NS_MAX // MILLISECOND_NS).map(lambda ms: ms * MILLISECOND_NS),
+        gap_ns=st.integers(0, GAP_NS_MAX // MILLISECOND_NS).map(_nanoseconds),
         symbol=st.integers(0, len(tuple(topology.symbols)) - 1),
         back=st.integers(0, 5),
         side=st.sampled_from((int(Side.BUY), int(Side.SELL))),
@@ -104,9 +104,7 @@ def strikes(scenario: Scenario, *, faults: Sequence[str] | None = None) -> st.Se
             Strike,
             fault=st.just(name),
             at_ns=st.integers(0, scenario.duration_ns),
-            duration_ns=st.integers(option.duration_ms.low, option.duration_ms.high).map(
-                lambda ms: ms * MILLISECOND_NS
-            ),
+            duration_ns=st.integers(option.duration_ms.low, option.duration_ms.high).map(_nanoseconds),
             target=st.integers(0, 1_000).map(lambda seed: option.aim(Stream(seed, name), layout)),
             strength=st.integers(option.strength.low, option.strength.high),
             is_aimed=st.booleans() if option.moment else st.just(False),
@@ -144,6 +142,10 @@ def scenarios(
     return dataclasses.replace(timed, seed=draw(st.integers(0, 1_000)), script=script)
 
 
+def _nanoseconds(milliseconds: int) -> int:
+    return milliseconds * MILLISECOND_NS
+
+
 def _flow(topology: Topology, steps: Sequence[_Step]) -> tuple[Operation, ...]:
     """The steps as operations, with the deposits that they need in front."""
     symbols = tuple(topology.symbols)
@@ -166,9 +168,8 @@ def _operation(step: _Step, request_id: str, now: int, symbol: Symbol, about: Op
     """The operation of a step; None when it is about an order and there is none yet."""
     plain = Operation(at_ns=now, user_id=step.user, kind=step.kind, request_id=request_id, gateway=step.gateway)
     if step.kind == READ:
-        return replace(
-            plain, query=QUERIES[step.query], symbol=symbol.name, reference=about.request_id if about else ""
-        )
+        reference = about.request_id if about is not None else ""
+        return replace(plain, query=QUERIES[step.query], symbol=symbol.name, reference=reference)
     order_type, time_in_force = ORDER_KINDS[step.order]
     price = first_price(symbol) + step.distance
     is_market = order_type == OrderType.MARKET and step.kind == PLACE
