@@ -9,9 +9,12 @@ What is not simulated is refused with InvalidRequest, never ignored:
 - types: counter, duration, inet, time, tuples, user-defined types, vectors, and collections that are not frozen;
   decimal, double, float and collections as key columns;
 - statements: indexes, materialized views, functions, roles, ALTER KEYSPACE, ALTER TABLE other than ADD, SELECT JSON and
-  INSERT JSON, GROUP BY, aggregates other than count(*), functions as values (now(), uuid(), ...), arithmetic, CONTAINS,
-  LIKE, bind markers for whole tuples or inside collections, conditional batches, counter batches, prepared batches as
-  text.
+  INSERT JSON, GROUP BY, aggregates other than count(*) alone, functions as values (now(), uuid(), ...), arithmetic,
+  CONTAINS, LIKE, bind markers for whole tuples or inside collections, conditional batches, counter batches, prepared
+  batches as text, ORDER BY over several partitions.
+
+What is offered is held to a real Cassandra 5.0 by `tests/conformance/cassandra`, messages of errors included;
+`docs/limits.md` lists what still differs.
 
 What a run does not show, and a real cluster may:
 
