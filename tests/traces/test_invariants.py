@@ -5,6 +5,7 @@ The damages are the smallest that show one thing; most are what a defect of desi
 
 from collections.abc import Callable
 
+import pandas as pd
 import pytest
 from xxhash import xxh3_64_digest
 
@@ -32,7 +33,7 @@ from tests.traces.damage import (
     put_record,
     replace,
 )
-from traces.invariants import ORDER, check, check_one
+from traces.invariants import _STAGES, ORDER, check, check_one
 from traces.manifest import Manifest, TopologyRecord
 from traces.tables import KeptTables
 from traces.trace import Trace
@@ -1091,3 +1092,20 @@ def test_request_beyond_every_column_is_refused_without_a_row() -> None:
     world.place(1, SELL, 2**63, 2**64 - 1)
     verdicts = check(world.settle().trace())
     assert [name for name, verdict in verdicts.items() if verdict.verdict == "violated"] == []
+
+
+def test_table_that_was_released_comes_back_the_same_and_says_nothing_twice() -> None:
+    world = busy_world()
+    put_record(world, topics.ENGINE_OUTPUTS, 0, 2, b"\x01garbage, whatever it was")
+    trace = world.trace()
+    outputs, undecodable = trace.outputs, trace.undecodable
+    trace.release("outputs", "undecodable", "log")
+    assert trace.outputs is not outputs
+    pd.testing.assert_frame_equal(trace.outputs, outputs)
+    pd.testing.assert_frame_equal(trace.undecodable, undecodable)
+    assert len(undecodable) == 1
+
+
+def test_every_invariant_is_judged_in_one_stage() -> None:
+    assert sorted(name for names, _ in _STAGES for name in names) == sorted(ORDER)
+    assert list(check(busy_world().trace())) == list(ORDER)

@@ -36,12 +36,12 @@ def funds_conserved(trace: Trace) -> Verdict:
 
     # Each output applied to each user at most once, and in the end exactly once.
     events = trace.balance_events
-    applied = rows(events, ints(events, "update_partition") >= 0)
+    is_update = ints(events, "update_partition") >= 0
     applied = pd.DataFrame(
         {
-            "partition": ints(applied, "update_partition"),
-            "output_seq": ints(applied, "update_output_seq"),
-            "user_id": ints(applied, "event_user_id"),
+            "partition": ints(events, "update_partition")[is_update],
+            "output_seq": ints(events, "update_output_seq")[is_update],
+            "user_id": ints(events, "event_user_id")[is_update],
         }
     )
     key = (*_OUTPUT, "user_id")
@@ -53,12 +53,12 @@ def funds_conserved(trace: Trace) -> Verdict:
         found.add("applied what no output says", rows(applied, ~is_in(applied, updates, key)), *key)
 
     # Entries of the ledger against the entries that the output named, and their sum over an output.
-    caused = rows(entries, ints(entries, "update_partition") >= 0)
+    is_caused = ints(entries, "update_partition") >= 0
     caused = pd.DataFrame(
         {
-            "partition": ints(caused, "update_partition"),
-            "output_seq": ints(caused, "update_output_seq"),
-            **{name: ints(caused, name) for name in (*identity, "order_id")},
+            "partition": ints(entries, "update_partition")[is_caused],
+            "output_seq": ints(entries, "update_output_seq")[is_caused],
+            **{name: ints(entries, name)[is_caused] for name in (*identity, "order_id")},
         }
     )
     each = (*key, "order_id", "asset_id", "kind")

@@ -84,7 +84,8 @@ def _check_transfers(
     events = trace.balance_events
     was_done = (ints(events, "outcome") == Outcome.ACCEPTED) & (ints(events, "is_repeat") == 0)
     was_done &= ~is_any(events, "command", "")
-    done, times = rows(events, was_done), np.bincount(numbers.balance_events[was_done], minlength=numbers.size)
+    columns = ["user_id", "request_id", "command", "partition", "offset", "time_ns"]
+    done, times = rows(events[columns], was_done), np.bincount(numbers.balance_events[was_done], minlength=numbers.size)
     accepted = rows(answers, is_accepted)
     found.checked(len(accepted))
     which = ("user_id", "request_id")
@@ -110,7 +111,8 @@ def _check_balance_core(trace: Trace, found: Findings) -> None:
         "offset",
         *places,
     )
-    sent = rows(events, ints(events, "validated_partition") >= 0)
+    columns = ["user_id", "request_id", "command", "order_id", "partition", "sequence"]
+    sent = rows(events[columns], ints(events, "validated_partition") >= 0)
     sent = sent.assign(source_partition=ints(sent, "partition"), source_sequence=ints(sent, "sequence"))
     outputs = trace.outputs
     source = ("source_partition", "source_sequence")
@@ -135,15 +137,15 @@ def _check_balance_core(trace: Trace, found: Findings) -> None:
 def _check_sent(trace: Trace, found: Findings) -> None:
     """What a committed record says was sent is in the log: one transaction wrote them all, or none."""
     events, updates = trace.balance_events, trace.fund_updates
-    answered = rows(events, ints(events, "outcome") >= 0)
-    validated = rows(events, ints(events, "validated_partition") >= 0)
+    answered_in = ints(events, "partition")[ints(events, "outcome") >= 0]
+    validated_in = ints(events, "validated_partition")
     user_partition = trace.topology.user_partition
     users, inverse = np.unique(ints(updates, "user_id"), return_inverse=True)
     to = np.array([user_partition(each) for each in users.tolist()], dtype=np.int64)[inverse]
     if trace.begins_at_one:
         for topic, due in (
-            (ORDER_RESPONSES, ints(answered, "partition")),
-            (VALIDATED_ORDERS, ints(validated, "validated_partition")),
+            (ORDER_RESPONSES, answered_in),
+            (VALIDATED_ORDERS, validated_in[validated_in >= 0]),
             (FUND_UPDATES, to),
         ):
             there = trace.decoded.places(topic)
