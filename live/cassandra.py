@@ -5,8 +5,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from cassandra import ConsistencyLevel, DriverException
+from cassandra import ConsistencyLevel, OperationTimedOut
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, ProtocolVersion
+from cassandra.connection import ConnectionException
 from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPolicy, TokenAwarePolicy
 from cassandra.query import tuple_factory
 
@@ -18,6 +19,9 @@ CONNECT_TIMEOUT_S: Final = 10.0
 RECONNECT_EVERY_S: Final = 2.0
 """How often a node that went away is looked for. The driver's own pauses grow to ten minutes, far longer than a node
 takes to come back, and with all nodes gone nothing is settled until then."""
+
+
+_UNREACHABLE: Final = (NoHostAvailable, OperationTimedOut, ConnectionException, OSError)
 
 
 class CassandraUnreachable(ConnectionError):
@@ -38,22 +42,27 @@ def addresses(text: str, default_port: int) -> list[tuple[str, int]]:
 
 
 class CassandraConnection:
-    """A cluster as this process sees it. `open` connects; `session` gives a session in a keyspace."""
+    """A cluster as this process sees it. `session` connects, and may be tried again. Raises ValueError for addresses
+    that are none."""
 
     def __init__(self, contact_points: str, datacenter: str = "", metrics: Metrics | None = None) -> None:
         self.contact_points = contact_points
+        self._nodes = addresses(contact_points, 9042)
+        self._datacenter = datacenter
         self._metrics = metrics or Metrics()
-        nodes = addresses(contact_points, 9042)
-        self._cluster = Cluster(
-            contact_points=nodes,
-            port=nodes[0][1],
+        self._cluster: Any = None
+
+    def _make_cluster(self) -> Any:
+        return Cluster(
+            contact_points=self._nodes,
+            port=self._nodes[0][1],
             # The newest version that both Cassandra and ScyllaDB speak.
             protocol_version=ProtocolVersion.V4,
             connect_timeout=CONNECT_TIMEOUT_S,
             reconnection_policy=ConstantReconnectionPolicy(RECONNECT_EVERY_S, max_attempts=None),
             execution_profiles={
                 EXEC_PROFILE_DEFAULT: ExecutionProfile(
-                    load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy(datacenter)),
+                    load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy(self._datacenter)),
                     consistency_level=ConsistencyLevel.LOCAL_QUORUM,
                     serial_consistency_level=ConsistencyLevel.LOCAL_SERIAL,
                     request_timeout=REQUEST_TIMEOUT_S,
@@ -64,23 +73,27 @@ class CassandraConnection:
 
     async def session(self, keyspace: str | None) -> "CountingSession":
         """A session with the keyspace set. Raises CassandraUnreachable, or the driver's refusal of the keyspace."""
+        cluster = self._cluster if self._cluster is not None else self._make_cluster()
         try:
             # Connecting blocks.
-            session = await asyncio.to_thread(self._cluster.connect, keyspace)
-        except (NoHostAvailable, OSError, DriverException) as error:
-            if isinstance(error, DriverException) and not isinstance(error, NoHostAvailable):
-                raise
+            session = await asyncio.to_thread(cluster.connect, keyspace)
+        except _UNREACHABLE as error:
+            # The driver has shut the cluster down when its first connection failed, and it stays so.
+            self._cluster = None
+            await asyncio.to_thread(cluster.shutdown)
             raise CassandraUnreachable(f"no Cassandra node answers at {self.contact_points}: {_why(error)}") from error
+        self._cluster = cluster
         return CountingSession(session, self._metrics)
 
     @property
     def nodes(self) -> int:
         """How many nodes the cluster has, once a session was made."""
-        return len(self._cluster.metadata.all_hosts())
+        return len(self._cluster.metadata.all_hosts()) if self._cluster is not None else 0
 
     async def close(self) -> None:
         """End every session and connection."""
-        await asyncio.to_thread(self._cluster.shutdown)
+        if self._cluster is not None:
+            await asyncio.to_thread(self._cluster.shutdown)
 
 
 class CountingSession:
