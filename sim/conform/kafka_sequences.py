@@ -124,7 +124,8 @@ class _Transaction:
     """What the markers of an open transaction will have to reach."""
 
     partitions: set[int] = field(default_factory=set)
-    offsets: dict[int, int] = field(default_factory=dict)
+    offsets: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """By partition the number under which it was written, and the offset."""
 
 
 @dataclass
@@ -143,6 +144,8 @@ class Stage:
     starts: dict[int, int] = field(default_factory=dict)
     open: dict[str, _Transaction] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    writes: int = 0
+    written: dict[int, int] = field(default_factory=dict)
     worn: set[str] = field(default_factory=set)
     started_ms: int = 1_000_000
 
@@ -193,6 +196,7 @@ class Stage:
             self.base[tp.partition] = self.starts[tp.partition] = self.ends[tp.partition] = end
         await self.admin.delete_records({tp: RecordsToDelete(-1) for tp in tps})
         await self.member.commit({tp: self.base[tp.partition] for tp in tps})
+        self.written = dict.fromkeys(PARTITIONS, self._next_write())
         for each in self.readers.values():
             for tp in tps:
                 each.seek(tp, self.base[tp.partition])
@@ -298,7 +302,7 @@ class Stage:
         absolute = self.base[partition] + offset
         await producer.send_offsets_to_transaction({self.tp(partition): absolute}, self.group)
         if who in self.open:
-            self.open[who].offsets[partition] = absolute
+            self.open[who].offsets[partition] = self._next_write(), absolute
         return "sent"
 
     async def commit(self, who: str) -> object:
@@ -317,7 +321,10 @@ class Stage:
         ended = self.open.pop(who, _Transaction())
         await self._wait_for_markers(ended)
         if commit:
-            for partition, offset in ended.offsets.items():
+            for partition, (number, offset) in ended.offsets.items():
+                if number < self.written[partition]:
+                    continue  # something newer is committed, and stays
+                self.written[partition] = number
                 await self._wait_for(partial(self._has_committed, partition, offset))
         return "committed" if commit else "aborted"
 
@@ -381,6 +388,7 @@ class Stage:
     async def commit_offset(self, partition: int, offset: int) -> object:
         """Commit an offset outside any transaction."""
         await self.member.commit({self.tp(partition): self.base[partition] + offset})
+        self.written[partition] = self._next_write()
         return "committed"
 
     async def committed(self, partition: int) -> object:
@@ -405,6 +413,10 @@ class Stage:
 
     def _relative(self, offsets: dict[TopicPartition, int]) -> dict[int, int]:
         return {tp.partition: offset - self.base[tp.partition] for tp, offset in offsets.items()}
+
+    def _next_write(self) -> int:
+        self.writes += 1
+        return self.writes
 
     async def _wait_for_markers(self, ended: _Transaction) -> None:
         for partition in ended.partitions:

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 OUTCOMES_VARIABLE: Final = "EXCHANGE_SIM_CONFORM_OUTCOMES"
 SIDES: Final = ("double", "server")
-_SERVER_FIXTURES: Final = {"server", "server_address"}
-_TIMEOUT_S: Final = 3_600
+_SERVER_FIXTURES: Final = {"server", "server_address", "kafka_address", "cassandra_address"}
 
 
 class SuiteError(Exception):
@@ -59,15 +58,15 @@ def run_suite(server: str, environment: dict[str, str], tell: Callable[[str], ob
         path.touch()
         command = [sys.executable, "-m", "pytest", "-p", "sim.conform.suite", "--tb=line", str(folder)]
         variables = {**os.environ, **environment, OUTCOMES_VARIABLE: str(path)}
-        process = subprocess.Popen(
+        said: list[str] = []
+        with subprocess.Popen(
             command, cwd=folder.parents[2], env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        assert process.stdout is not None
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            tell(f"{server}: {len(path.read_text().splitlines())} tests")
-        status = process.wait(timeout=_TIMEOUT_S)
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                said.append(line)
+                tell(f"{server}: {len(path.read_text().splitlines())} tests")
+        status = process.returncode
         result = SuiteResult()
         for line in path.read_text().splitlines():
             outcome = json.loads(line)

@@ -107,6 +107,8 @@ class Group:
         "pending",
         "rebalance_timer",
         "state",
+        "write_count",
+        "written",
     )
 
     def __init__(self, name: str) -> None:
@@ -117,7 +119,10 @@ class Group:
         self.leader: str | None = None
         self.offered: dict[str, None] = {}  # member ids given out whose owners have not joined with them yet
         self.offsets: dict[TopicPartition, OffsetAndMetadata] = {}
-        self.pending: dict[int, dict[TopicPartition, OffsetAndMetadata]] = {}
+        # By producer what its open transaction has sent, each with the number under which it was written.
+        self.pending: dict[int, dict[TopicPartition, tuple[int, OffsetAndMetadata]]] = {}
+        self.written: dict[TopicPartition, int] = {}  # the numbers of `offsets`
+        self.write_count = 0
         self.rebalance_timer: Timer | None = None
         self.check_timer: Timer | None = None
 
@@ -338,7 +343,10 @@ class GroupCoordinators:
         if refusal is not None:
             call.refuse(refusal)
             return
-        group.offsets.update(offsets)
+        group.write_count += 1
+        for tp, committed in offsets.items():
+            group.offsets[tp] = committed
+            group.written[tp] = group.write_count
         call.answer_in(self._cluster.storing_ns(call.broker))
 
     def fetch_offsets(self, call: Call, name: str, tps: list[TopicPartition]) -> None:
@@ -369,14 +377,24 @@ class GroupCoordinators:
 
     def add_pending(self, name: str, producer_id: int, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
         """Keep the offsets of a producer's transaction until it ends."""
-        self._group(name).pending.setdefault(producer_id, {}).update(offsets)
+        group = self._group(name)
+        group.write_count += 1
+        pending = group.pending.setdefault(producer_id, {})
+        for tp, committed in offsets.items():
+            pending[tp] = group.write_count, committed
 
     def end_pending(self, name: str, producer_id: int, commit: bool) -> None:
-        """The transaction's marker has arrived at the group: its offsets count now, or never."""
+        """The transaction's marker has arrived at the group: its offsets count now, or never.
+
+        One that was written before what is committed does not replace it, as in Kafka: the group's own log decides.
+        """
         group = self._group(name)
         offsets = group.pending.pop(producer_id, None)
         if commit and offsets:
-            group.offsets.update(offsets)
+            for tp, (number, committed) in offsets.items():
+                if number > group.written.get(tp, 0):
+                    group.offsets[tp] = committed
+                    group.written[tp] = number
 
     # -- the state machine
 

@@ -420,6 +420,37 @@ async def test_second_group_in_one_transaction_kills_the_sender(kafka: Kafka) ->
         await producer.commit_transaction()
 
 
+async def test_offset_committed_after_a_transaction_has_sent_its_own_stays_when_that_commits(kafka: Kafka) -> None:
+    """Not the marker's place in the group's log counts, but that of the offset."""
+    tp, group = await kafka.partition(), kafka.unique("group")
+    reader = await kafka.reader(tp, group_id=group)
+    producer = await kafka.transactional()
+    async with producer.transaction():
+        await producer.send_offsets_to_transaction({tp: 3}, group)
+        await reader.commit({tp: 8})
+    async with producer.transaction():  # the first one's markers are written before this one begins
+        await producer.send(tp.topic, b"v")
+    assert await reader.committed(tp) == 8
+    async with producer.transaction():
+        await producer.send_offsets_to_transaction({tp: 4}, group)
+    await kafka.until(lambda: _is_committed(kafka, group, tp, 4))
+
+
+async def test_of_two_transactions_the_offset_sent_last_counts(kafka: Kafka) -> None:
+    tp, group = await kafka.partition(), kafka.unique("group")
+    first, second = await kafka.transactional(), await kafka.transactional()
+    await first.begin_transaction()
+    await second.begin_transaction()
+    await first.send_offsets_to_transaction({tp: 3}, group)
+    await second.send_offsets_to_transaction({tp: 8}, group)
+    await second.commit_transaction()
+    await kafka.until(lambda: _is_committed(kafka, group, tp, 8))
+    await first.commit_transaction()
+    async with first.transaction():
+        await first.send(tp.topic, b"v")
+    assert await committed_offset(kafka, group, tp) == 8
+
+
 async def test_group_begins_where_a_transaction_has_committed(kafka: Kafka) -> None:
     tp, group = await kafka.partition(), kafka.unique("group")
     producer = await kafka.transactional()
