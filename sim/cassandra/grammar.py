@@ -1,6 +1,6 @@
 """From CQL text to a statement record, by the lark grammar in `cql.lark`.
 
-A text is parsed once; who calls this caches (the planner does, by keyspace and text). What no Cassandra would read
+A text is parsed once in a process; its plan is made once for each keyspace. What no Cassandra would read
 raises `SyntaxException`; what Cassandra reads and the simulated one does not raises `InvalidRequest` and names it.
 """
 
@@ -50,8 +50,12 @@ def _parser() -> Lark:
     return Lark(text, parser="lalr", lexer="contextual", maybe_placeholders=True)
 
 
+@lru_cache(maxsize=4096)
 def parse(text: str) -> tuple[st.Statement, tuple[st.Marker, ...]]:
-    """The statement and its bind markers in order. Raises `ServerRefusal`."""
+    """The statement and its bind markers in order. Raises `ServerRefusal`.
+
+    Remembered from cluster to cluster: what a text says depends on no table, and the records are immutable.
+    """
     for pattern, what in _REFUSED:
         if pattern.match(text):
             raise unsupported(what)

@@ -17,136 +17,33 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from cassandra import ConsistencyLevel
 from cassandra.query import UNSET_VALUE, BatchStatement, BatchType, SimpleStatement
 
 from sim.clock import NS_PER_MS, NS_PER_SECOND
+from sim.conform.cassandra_operations import (
+    FUTURE_US,
+    PARTITIONS,
+    TABLES,
+    Batch,
+    Operation,
+    Resume,
+    Statement,
+    Value,
+    Wait,
+    filled,
+    final_reads,
+    literally,
+)
 from sim.conform.cassandra_sides import Side
 
-Value = Any
-
-FUTURE_US: Final = 4_102_444_800_000_000
-"""The year 2100: beyond the clock of either side."""
 _PAST_US: Final = 1_000_000_000_000_000
-
-
-class Table(NamedTuple):
-    """A table of the sequences: its columns, and the values that are written to them."""
-
-    definition: str
-    partition_key: tuple[str, ...]
-    clustering: dict[str, list[Value]]
-    statics: dict[str, list[Value]]
-    regulars: dict[str, list[Value]]
-    ranges: tuple[str, ...] = ()
-    """Clustering columns of one order, over which multi-column ranges may go."""
-    has_literals: bool = True
-    """Whether every value can be written into a text."""
-
-    @property
-    def keys(self) -> list[str]:
-        """The columns of the primary key."""
-        return [*self.partition_key, *self.clustering]
-
-
-TABLES: Final = {
-    "wide": Table(
-        "(p int, c int, k int, s int static, r text static, a int, b text, d boolean, PRIMARY KEY (p, c, k)) "
-        "WITH CLUSTERING ORDER BY (c DESC, k ASC)",
-        ("p",),
-        {"c": [0, 1, 2], "k": [0, 1]},
-        {"s": [0, 1, -1, None], "r": ["", "x", "y", None]},
-        {"a": [0, 1, -1, 2**31 - 1, None], "b": ["", "x", "xy", "é", None], "d": [True, False, None]},
-    ),
-    "flat": Table(
-        "(p int PRIMARY KEY, a int, b text, d boolean)",
-        ("p",),
-        {},
-        {},
-        {"a": [0, 1, -1, 2**31 - 1, None], "b": ["", "x", "xy", "é", None], "d": [True, False, None]},
-    ),
-    "mixed": Table(
-        "(p int, q text, c text, k bigint, s decimal static, n varint, t timestamp, l frozen<list<int>>, "
-        "m frozen<map<text, int>>, e blob, f double, PRIMARY KEY ((p, q), c, k)) "
-        "WITH CLUSTERING ORDER BY (c DESC, k DESC) AND default_time_to_live = 3000",
-        ("p", "q"),
-        {"c": ["", "a", "b"], "k": [-1, 2**40]},
-        {"s": [Decimal("1.50"), Decimal(-2), None]},
-        {
-            "n": [0, -1, 127, 128, 2**70, None],
-            "t": [0, -1, 1_893_456_000_000, None],
-            "l": [[], [1], [1, 2], [-1], None],
-            "m": [{}, {"a": 1}, {"b": 1, "a": -1}, None],
-            "e": [b"", b"\x00", b"\xff", None],
-            "f": [0.0, -0.0, 1.5, -1.5, None],
-        },
-        ranges=("c", "k"),
-        has_literals=False,
-    ),
-}
-_SECOND_KEYS: Final = ("", "z")
-"""Values of mixed's second partition key column."""
-
-PARTITIONS: Final = 2
-"""Partitions of each table that one sequence has."""
 
 
 class Difference(AssertionError):
     """The two sides answered differently; the message has the whole sequence and both answers."""
-
-
-@dataclass(frozen=True)
-class Statement:
-    """CQL with its values. `$p0`, `$p1` stand for the sequence's own partitions, among the values too."""
-
-    text: str
-    values: tuple[Value, ...] = ()
-    prepared: bool = True
-    fetch_size: int | None = None
-    serial: bool = False
-    first_page_only: bool = False
-
-    def __repr__(self) -> str:
-        pages = f"  -- pages of {self.fetch_size}" if self.fetch_size else ""
-        return _literally(self.text, self.values) + pages + (", the first" if self.first_page_only else "")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Several writes as one."""
-
-    statements: tuple[Statement, ...]
-    logged: bool = True
-    timestamp: int | None = None
-    """USING TIMESTAMP of the batch as text; a driver's BatchStatement has none."""
-
-    def __repr__(self) -> str:
-        return self.text
-
-    @property
-    def text(self) -> str:
-        """The batch as CQL."""
-        using = "" if self.timestamp is None else f" USING TIMESTAMP {self.timestamp}"
-        inner = "; ".join(_literally(each.text, each.values) for each in self.statements)
-        return f"BEGIN {'' if self.logged else 'UNLOGGED '}BATCH{using} {inner}; APPLY BATCH"
-
-
-@dataclass(frozen=True)
-class Resume:
-    """Go on with the statement that was left after its first page, by its paging state, to the end."""
-
-
-@dataclass(frozen=True)
-class Wait:
-    """Let so many seconds pass."""
-
-    seconds: int
-
-
-Operation = Statement | Batch | Resume | Wait
 
 
 @dataclass
@@ -264,7 +161,7 @@ class Runner:
     def _request(self, operation: Statement | Batch, partitions: tuple[int, ...]) -> Any:
         if isinstance(operation, Batch):
             if operation.timestamp is not None:
-                return SimpleStatement(_filled(operation.text, partitions))
+                return SimpleStatement(filled(operation.text, partitions))
             kind = BatchType.LOGGED if operation.logged else BatchType.UNLOGGED
             batch = BatchStatement(kind, consistency_level=ConsistencyLevel.QUORUM)
             for each in operation.statements:
@@ -279,7 +176,7 @@ class Runner:
 
     def _bound(self, statement: Statement, partitions: tuple[int, ...]) -> Any:
         if not statement.prepared and UNSET_VALUE not in statement.values:
-            return SimpleStatement(_filled(_literally(statement.text, statement.values), partitions))
+            return SimpleStatement(filled(literally(statement.text, statement.values), partitions))
         prepared = self._prepared.get(statement.text)
         if prepared is None:
             prepared = self._prepared[statement.text] = self.side.session.prepare(statement.text)
@@ -307,333 +204,9 @@ def _shown(value: Value) -> Value:
     return value if isinstance(value, int | str | None) else f"{type(value).__name__} {value!r}"
 
 
-def _filled(text: str, partitions: tuple[int, ...]) -> str:
-    for number, partition in enumerate(partitions):
-        text = text.replace(f"$p{number}", str(partition))
-    return text
-
-
-def _literally(text: str, values: tuple[Value, ...]) -> str:
-    """The statement with its values written into it."""
-    parts = text.split("?")
-    written = [parts[0]]
-    for value, after in zip(values, parts[1:], strict=True):
-        if value is None:
-            literal = "null"
-        elif isinstance(value, list | tuple | dict | bytes | float | Decimal):
-            literal = repr(value)
-        elif isinstance(value, str) and not value.startswith("$p"):
-            literal = "'" + value.replace("'", "''") + "'"
-        else:
-            literal = "UNSET" if value is UNSET_VALUE else str(value).lower() if isinstance(value, bool) else str(value)
-        written += [literal, after]
-    return "".join(written)
-
-
 def _told(operations: list[Operation], place: int, ours: object, theirs: object) -> str:
     lines = [f"{'>' if i == place else ' '} {operation!r}" for i, operation in enumerate(operations[: place + 1])]
     return "\n".join(["the double differs from the server", *lines, f"double: {ours}", f"server: {theirs}"])
-
-
-def final_reads(operations: list[Operation]) -> list[Statement]:
-    """Everything there is in the sequence's partitions of the tables that it names."""
-    named = [name for name in TABLES if any(f" {name} " in repr(operation) for operation in operations)]
-    reads = []
-    for number in range(PARTITIONS):
-        for name, table in ((name, TABLES[name]) for name in named):
-            where, key = "p = ?", (f"$p{number}",)
-            if len(table.partition_key) > 1:
-                where += " AND q IN ('', 'z')"
-            shown = [*table.clustering, *table.statics, *table.regulars]
-            times = [
-                f"{what}({column})" for column in (*table.statics, *table.regulars) for what in ("writetime", "ttl")
-            ]
-            reads.append(Statement(f"SELECT {', '.join([*shown, *times])} FROM {name} WHERE {where}", key))
-            if table.statics:
-                distinct = ", ".join([*table.partition_key, *table.statics])
-                reads.append(Statement(f"SELECT DISTINCT {distinct} FROM {name} WHERE {where}", key))
-            if name == "wide":
-                reads.append(Statement("SELECT c, k, a FROM wide WHERE p = ? ORDER BY c ASC, k DESC", key))
-    return reads
-
-
-# ------------------------------------------------------------------------------------------------- what is generated
-
-
-def sequences(longest: int = 20) -> Any:
-    """A Hypothesis strategy for lists of operations."""
-    from hypothesis import strategies as st
-
-    small_ttls = [1, 2, 1000, 999, 998, 5000, 0]
-    stamps = [1, 2, 3, 4, -7, FUTURE_US]
-
-    @st.composite
-    def a_sequence(draw: Callable[..., Any]) -> list[Operation]:
-        conditional = draw(st.booleans())
-        waits = draw(st.integers(0, 24)) == 24
-        main = draw(st.sampled_from(["wide", "wide", "mixed"]))
-
-        def one_of(values: list[Value]) -> Value:
-            return draw(st.sampled_from(values))
-
-        def partition() -> str:
-            return f"$p{one_of([0, 0, 0, 1])}"
-
-        def stamp() -> int | None:
-            # Without conditions a client's own now is among the timestamps.
-            return int(one_of(stamps)) if conditional or one_of([True, True, False]) else None
-
-        def using(options: list[Value], *, ttl: bool = True, with_stamp: bool = True) -> str:
-            parts = []
-            if with_stamp and (chosen := stamp()) is not None:
-                parts.append("TIMESTAMP ?")
-                options.append(chosen)
-            if ttl and one_of([False, False, True]):
-                parts.append("TTL ?")
-                options.append(one_of(small_ttls))
-            return " USING " + " AND ".join(parts) if parts else ""
-
-        def columns_of(table: Table, *, least: int = 0) -> list[str]:
-            offered = [*table.regulars, *table.statics]
-            return list(draw(st.lists(st.sampled_from(offered), min_size=least, max_size=3, unique=True)))
-
-        def value_of(table: Table, column: str, *, unset: bool = False) -> Value:
-            pool = table.statics.get(column) or table.regulars[column]
-            return one_of([*pool, UNSET_VALUE] if unset else pool)
-
-        def table_and_key() -> tuple[str, Table, list[str], list[Value]]:
-            name = one_of(["flat", main, main, main, main, main])
-            table = TABLES[name]
-            values: list[Value] = [partition()]
-            if len(table.partition_key) > 1:
-                values.append(one_of(list(_SECOND_KEYS)))
-            values += [one_of(pool) for pool in table.clustering.values()]
-            return name, table, table.keys, values
-
-        def only(table: Table, keys: list[str], values: list[Value]) -> tuple[list[str], list[Value]]:
-            """The partition key alone."""
-            count = len(table.partition_key)
-            return keys[:count], values[:count]
-
-        def are_static(table: Table, columns: list[str]) -> bool:
-            return all(column in table.statics for column in columns)
-
-        def where_of(keys: list[str]) -> str:
-            return " AND ".join(f"{key} = ?" for key in keys)
-
-        def write(*, prepared: bool, with_stamp: bool = True, kind: str = "") -> Statement:
-            name, table, keys, key_values = table_and_key()
-            prepared = prepared or not table.has_literals
-            own, own_values = only(table, keys, key_values)
-            kinds = ["insert", "insert", "insert", "update", "update", "cells", "row", "partition"]
-            if not kind:
-                kind = one_of([*kinds, "static insert", "range", "range", "in"] if table.clustering else kinds)
-            options: list[Value] = []
-            if kind in ("insert", "static insert"):
-                columns = columns_of(table)
-                if kind == "static insert":
-                    columns, keys, key_values = [one_of(list(table.statics))], own, own_values
-                values = [value_of(table, column, unset=prepared) for column in columns]
-                tail = using(options, with_stamp=with_stamp)
-                names = [*keys, *columns]
-                markers = ", ".join("?" for _ in names)
-                text = f"INSERT INTO {name} ({', '.join(names)}) VALUES ({markers}){tail}"
-                return Statement(text, (*key_values, *values, *options), prepared)
-            if kind == "update":
-                columns = columns_of(table, least=1)
-                if are_static(table, columns):
-                    keys, key_values = own, own_values
-                values = [value_of(table, column, unset=prepared) for column in columns]
-                head = using(options, with_stamp=with_stamp)
-                sets = ", ".join(f"{column} = ?" for column in columns)
-                text = f"UPDATE {name}{head} SET {sets} WHERE {where_of(keys)}"
-                return Statement(text, (*options, *values, *key_values), prepared)
-            head = using(options, ttl=False, with_stamp=with_stamp)
-            what, where, values = "", where_of(keys), key_values
-            if kind == "cells":
-                columns = columns_of(table, least=1)
-                what = ", ".join(columns) + " "
-                if are_static(table, columns):
-                    where, values = where_of(own), own_values
-            elif kind == "partition":
-                where, values = where_of(own), own_values
-            elif kind == "in":
-                pool = table.clustering["c"]
-                where, values = f"{where_of(own)} AND c IN (?, ?)", [*own_values, one_of(pool), one_of(pool)]
-                if prepared and one_of([True, False]):
-                    where, values = f"{where_of(own)} AND c IN ?", [*own_values, [one_of(pool), one_of(pool)]]
-            elif kind == "range":
-                bounds, values = range_of(table, own_values)
-                where = f"{where_of(own)} AND {bounds}"
-            return Statement(f"DELETE {what}FROM {name}{head} WHERE {where}", (*options, *values), prepared)
-
-        def range_of(table: Table, own_values: list[Value]) -> tuple[str, list[Value]]:
-            shapes = ["prefix", "from", "to", "between", "within"]
-            shape = one_of([*shapes, "tuple", "tuples"] if table.ranges else shapes)
-            pool, inner = table.clustering["c"], table.clustering["k"]
-            c, other = one_of(pool), one_of(pool)
-            low, high = one_of([">", ">="]), one_of(["<", "<="])
-            if shape == "prefix":
-                return "c = ?", [*own_values, c]
-            if shape == "from":
-                return f"c {low} ?", [*own_values, c]
-            if shape == "to":
-                return f"c {high} ?", [*own_values, c]
-            if shape == "between":
-                return f"c {low} ? AND c {high} ?", [*own_values, min(c, other), max(c, other)]
-            if shape == "tuple":
-                return f"(c, k) {one_of([low, high])} (?, ?)", [*own_values, c, one_of(inner)]
-            if shape == "tuples":
-                bounds = sorted([(c, one_of(inner)), (other, one_of(inner))])
-                return f"(c, k) {low} (?, ?) AND (c, k) {high} (?, ?)", [*own_values, *bounds[0], *bounds[1]]
-            return f"c = ? AND k {one_of([low, high])} ?", [*own_values, c, one_of(inner)]
-
-        def batch() -> Batch:
-            logged = one_of([True, False])
-            chosen = stamp() if one_of([True, False]) or conditional else None
-            count = one_of([1, 2, 2, 3])
-            if chosen is not None and one_of([True, False, False]):
-                inner = tuple(write(prepared=False, with_stamp=False) for _ in range(count))
-                if not any(each.prepared for each in inner):
-                    return Batch(inner, logged, chosen)
-            return Batch(tuple(write(prepared=one_of([True, False])) for _ in range(count)), logged)
-
-        def condition() -> Statement:
-            name, table, keys, key_values = table_and_key()
-            prepared = one_of([True, True, True, True, False]) or not table.has_literals
-            own, own_values = only(table, keys, key_values)
-            options: list[Value] = []
-            kind = one_of(["insert", "update", "update", "delete", "cells"])
-            if kind == "insert":
-                columns = columns_of(table)
-                values = [value_of(table, column, unset=prepared) for column in columns]
-                if columns and are_static(table, columns) and one_of([True, False]):
-                    keys, key_values = own, own_values
-                names = [*keys, *columns]
-                markers = ", ".join("?" for _ in names)
-                tail = using(options, with_stamp=False)
-                text = f"INSERT INTO {name} ({', '.join(names)}) VALUES ({markers}) IF NOT EXISTS{tail}"
-                return Statement(text, (*key_values, *values, *options), prepared)
-            columns = columns_of(table, least=1)
-            only_static = are_static(table, columns) and kind != "delete"
-            if only_static:
-                keys, key_values = own, own_values
-            compared = [] if one_of([True, False, False]) else columns_of(table, least=1)
-            if only_static:
-                compared = [column for column in compared if column in table.statics]
-            values, conditions = [], []
-            for column in compared:
-                operator = one_of(["=", "=", "=", "!=", "<", ">=", "IN", "IN ?"])
-                if operator == "IN" or (operator == "IN ?" and not prepared):
-                    conditions.append(f"{column} IN (?, ?)")
-                    values += [value_of(table, column), value_of(table, column)]
-                elif operator == "IN ?":
-                    pool = [value for value in table.statics.get(column) or table.regulars[column] if value is not None]
-                    conditions.append(f"{column} IN ?")
-                    values.append([one_of(pool), one_of(pool)])
-                else:
-                    # "< null" is an error, if it is looked at: with several conditions Java's hash order decides that.
-                    nullable = len(compared) == 1 or operator in ("=", "!=")
-                    pool = table.statics.get(column) or table.regulars[column]
-                    conditions.append(f"{column} {operator} ?")
-                    values.append(one_of([value for value in pool if nullable or value is not None]))
-            clause = " AND ".join(conditions) or "EXISTS"
-            if kind == "delete":
-                text = f"DELETE FROM {name} WHERE {where_of(keys)} IF {clause}"
-                return Statement(text, (*key_values, *values), prepared)
-            if kind == "cells":
-                text = f"DELETE {', '.join(columns)} FROM {name} WHERE {where_of(keys)} IF {clause}"
-                return Statement(text, (*key_values, *values), prepared)
-            new = [value_of(table, column, unset=prepared) for column in columns]
-            head = using(options, with_stamp=False)
-            sets = ", ".join(f"{column} = ?" for column in columns)
-            text = f"UPDATE {name}{head} SET {sets} WHERE {where_of(keys)} IF {clause}"
-            return Statement(text, (*options, *new, *key_values, *values), prepared)
-
-        def read(*, first_page_only: bool = False) -> Statement:
-            name, table, keys, key_values = table_and_key()
-            own, own_values = only(table, keys, key_values)
-            prepared = one_of([True, True, True, True, False]) or not table.has_literals
-            fetch_size = one_of([1, 2, 3] if first_page_only else [None, None, 1, 2, 3])
-            serial = conditional and one_of([False, False, True])
-
-            def statement(text: str, values: list[Value]) -> Statement:
-                return Statement(text, tuple(values), prepared, fetch_size, serial, first_page_only)
-
-            if name == "flat":
-                return statement("SELECT a, b, d, writetime(a), ttl(b) FROM flat WHERE p = ?", own_values)
-            column = one_of([*table.regulars])
-            static = one_of([*table.statics])
-            what = one_of(["*", f"c, k, {column}, writetime({column}), ttl({column})", "count(*)", f"k, {column}"])
-            what = one_of([what, f"{static}, c, writetime({static}), ttl({static})"])
-            shape = one_of(
-                ["row", "partition", "partition", "range", "range", "in", "filter", "both", "distinct", "tuple"]
-            )
-            if first_page_only and one_of([True, True, False]):
-                shape = one_of(["partition", "both"])
-            tail = one_of(
-                ["", "", "", " LIMIT 1", " LIMIT 2", " PER PARTITION LIMIT 1", " PER PARTITION LIMIT 2 LIMIT 3"]
-            )
-            turned = "k DESC" if name == "wide" else "k ASC"
-            kept = "k ASC" if name == "wide" else "k DESC"
-            order = one_of(["", "", " ORDER BY c ASC", f" ORDER BY c DESC, {kept}", f" ORDER BY c ASC, {turned}"])
-            values, pool, inner = own_values, table.clustering["c"], table.clustering["k"]
-            where = where_of(own)
-            if shape == "row":
-                where, values, order = where_of(keys), key_values, ""
-            elif shape == "range":
-                bounds, values = range_of(table, own_values)
-                where += f" AND {bounds}"
-            elif shape == "in":
-                where, values = f"{where} AND c IN (?, ?)", [*values, one_of(pool), one_of(pool)]
-            elif shape == "tuple":
-                pairs = [one_of(pool), one_of(inner), one_of(pool), one_of(inner)]
-                if one_of([True, False]):
-                    where, values = f"{where} AND (c, k) = (?, ?)", [*values, *pairs[:2]]
-                else:
-                    where, values = f"{where} AND (c, k) IN ((?, ?), (?, ?))", [*values, *pairs]
-            elif shape == "both":
-                where, values, order, serial = "p IN (?, ?)", ["$p1", "$p0", *values[1:]], "", False
-                where += " AND q = ?" if name == "mixed" else ""
-            elif shape == "distinct":
-                shown = ", ".join([*table.partition_key, static, f"writetime({static})", f"ttl({static})"])
-                return statement(f"SELECT DISTINCT {shown} FROM {name} WHERE {where}", values)
-            elif shape == "filter":
-                filtered = one_of([column, static, "k"]) if name == "wide" else one_of(["n", "t", "e", "k"])
-                choices = table.clustering.get(filtered) or table.statics.get(filtered) or table.regulars[filtered]
-                value = one_of([choice for choice in choices if choice is not None])
-                symbol = one_of(["=", "<", ">=", "="])
-                where, values, tail = f"{where} AND {filtered} {symbol} ?", [*values, value], tail + " ALLOW FILTERING"
-            if what == "count(*)":
-                order = ""
-            return statement(f"SELECT {what} FROM {name} WHERE {where}{order}{tail}", values)
-
-        kinds = ["write", "write", "write", "write", "batch", "read", "read", "pages"]
-        if conditional:
-            kinds += ["condition", "condition", "condition"]
-        if waits:
-            kinds += ["wait"]
-        operations: list[Operation] = [write(prepared=True, kind="insert") for _ in range(draw(st.integers(0, 6)))]
-        count = draw(st.one_of(st.integers(longest // 2, longest), st.integers(1, longest)))
-        while len(operations) < count:
-            kind = one_of(kinds)
-            if kind == "write":
-                operations.append(write(prepared=one_of([True, True, True, True, False])))
-            elif kind == "batch":
-                operations.append(batch())
-            elif kind == "condition":
-                operations.append(condition())
-            elif kind == "wait":
-                operations.append(Wait(one_of([1, 2])))
-            elif kind == "pages":
-                operations.append(read(first_page_only=True))
-                operations += [write(prepared=True) for _ in range(one_of([0, 0, 1, 2]))]
-                operations.append(Resume())
-            else:
-                operations.append(read())
-        return operations
-
-    return a_sequence()
 
 
 def run_sequences(
@@ -641,6 +214,8 @@ def run_sequences(
 ) -> Report:
     """Compare so many generated sequences. The first that differs is made as short as it goes, and told."""
     import hypothesis
+
+    from sim.conform.cassandra_generated import sequences
 
     pair = Pair(double, server)
 

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from sim.conform.cassandra_sequences import Difference, Pair, Statement, final_reads, run_sequences
+from sim.conform.cassandra_operations import Statement, final_reads
+from sim.conform.cassandra_sequences import Difference, Pair, run_sequences
 from sim.conform.cassandra_sides import DoubleSide, server_side
 
 FEW = 40
