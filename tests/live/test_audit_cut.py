@@ -216,3 +216,20 @@ def without(evidence: Evidence, order_id: int) -> Evidence:
         at = tables.TABLE_COLUMNS[table].index("order_id")
         rows[table] = [row for row in rows[table] if row[at] != order_id]
     return replace(evidence, rows=rows)
+
+
+def test_altered_record_of_a_chain_is_found_though_settlement_has_stopped_before_it(run: Trace) -> None:
+    place, chain = next((place, chain) for place, chain in log_of(run).links.items() if place.topic == ENGINE_OUTPUTS)
+    altered = chain[len(chain) // 2].offset
+    log = AuditLog(run.topology.partitions())
+    for each, records in log_of(run).records.items():
+        for record in records:
+            assert record.value is not None
+            wrong = each == place and record.offset == altered
+            log.add(each, record._replace(value=record.value[:-1] + bytes([record.value[-1] ^ 1])) if wrong else record)
+    ends = {each: links[-1].offset + 1 for each, links in log.links.items() if links}
+    verdicts = judge(run, Evidence(log, BEHIND, ends, rows_of(run), last_time_ns(run), ["settlement stands before it"]))
+    broken = verdicts["chain-unbroken"].violations
+    assert (place.partition, altered) in set(zip(broken["partition"], broken["offset"], strict=True))
+    # In this run nothing had stopped: its rows go beyond.
+    assert verdicts["corrupt-input-stops"].verdict == VIOLATED
