@@ -80,9 +80,10 @@ class Codec(Generic[T]):
         if xxh3_64_digest(body) != value[-_HASH_BYTES:]:
             raise WireError(f"{self.name}: the hash does not match the content")
         try:
-            return self._decode(body[1:])
+            event: T = self._decode(body[1:])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise WireError(f"{self.name}: {error}") from None
+        return event
 
     def unseal(self, value: bytes | None) -> tuple[T, int]:
         """The event in a record value, and its (signed) hash. Raises WireError."""
