@@ -1,8 +1,9 @@
 """A simulated Cassandra cluster behind the Python driver's interface (design 5).
 
 `CassandraCluster` is the servers, `Session` what a service uses. From the text of a statement to the answer:
-`grammar` -> `statements` -> `plans` -> `driver` (the client's side) -> `coordinator` -> `node` and `storage` -> `rows`
-(reconciliation) -> `reading` (merging, filters, pages) -> `driver` again.
+`grammar` -> `statements` -> `plans` -> `driver` (the client's side) -> `coordinator` -> `holdings` (what replicas hold,
+and what is on its way to them) and `storage` -> `rows` (reconciliation) -> `reading` (merging, filters, pages) ->
+`driver` again.
 
 What is not simulated is refused with InvalidRequest, never ignored:
 
