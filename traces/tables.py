@@ -106,9 +106,11 @@ class StoredTables(Tables):
     def __init__(self, folder: Path, counts: Mapping[str, int]) -> None:
         self._folder = folder
         self._counts = {kind: counts.get(kind, 0) for kind in ALL_KINDS}
+        self._metadata: dict[str, pq.FileMetaData] = {}
         for kind, counted in self._counts.items():
             with self._open(kind) as file:
                 _check_columns(file, kind, self.path(kind))
+                self._metadata[kind] = file.metadata
                 if file.metadata.num_rows != counted:
                     raise TraceError(f"{self.path(kind)}: {file.metadata.num_rows} rows, the manifest counts {counted}")
 
@@ -138,6 +140,8 @@ class StoredTables(Tables):
                 raise _unreadable(self.path(kind), error) from None
 
     def pieces(self, kind: str, columns: Sequence[str], wanted: Sequence[int] | None = None) -> Iterator[pa.Table]:
+        if not self._counts[kind]:
+            return
         with self._open(kind) as file:
             for number in range(file.num_row_groups) if wanted is None else wanted:
                 try:
@@ -153,7 +157,7 @@ class StoredTables(Tables):
         if path.stat().st_size == 0:
             raise TraceError(f"{path}: empty file")
         try:
-            return pq.ParquetFile(path)
+            return pq.ParquetFile(path, metadata=self._metadata.get(kind))
         except _DAMAGE as error:
             raise _unreadable(path, error) from None
 
