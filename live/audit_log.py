@@ -1,6 +1,6 @@
 """The topics of a running system as an audit reads them: whole, read-committed, and further each time it is asked.
 
-Everything is kept in memory: some 2 KB for each order that the system ever took.
+Everything is kept in memory: some 6 KB for each order that the system ever took.
 """
 
 from collections.abc import Mapping, Sequence
