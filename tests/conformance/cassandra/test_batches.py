@@ -91,6 +91,7 @@ def test_batch_over_tables(t, ordered):
 
 def test_empty_batch(t):
     assert t.store.session.execute(BatchStatement()).one() is None
+    assert t.run("BEGIN BATCH APPLY BATCH") == []
 
 
 def test_select_in_a_batch_is_refused(t):

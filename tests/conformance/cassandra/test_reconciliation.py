@@ -298,6 +298,18 @@ def test_default_time_to_live_of_the_table(make_partition):
     assert 990 <= left[4] <= 1000
 
 
+def test_a_bound_null_is_no_time_to_live_not_even_the_tables(make_partition):
+    t = make_partition("p int, c int, a int, PRIMARY KEY (p, c)", "WITH default_time_to_live = 1000")
+    t.bound("INSERT INTO $t (p, c, a) VALUES (?, 1, 1) USING TTL ?", (t.key, None))
+    assert t.run("SELECT a, ttl(a) FROM $t WHERE p = $p") == [(1, None)]
+
+
+def test_of_an_option_given_twice_the_last_counts(t):
+    t.run("INSERT INTO $t (p, c, a) VALUES ($p, 1, 1) USING TTL 5000 AND TTL 100")
+    ((left,),) = t.run("SELECT ttl(a) FROM $t WHERE p = $p")
+    assert 90 <= left <= 100
+
+
 # ---- static columns
 
 

@@ -143,6 +143,11 @@ def test_filtering_does_not_match_what_is_not_there(orders):
     assert orders.run("SELECT c FROM $t WHERE p = $p AND v < 12 ALLOW FILTERING") == [(1,)]
 
 
+def test_a_null_among_the_values_of_a_filter_matches_nothing(orders):
+    orders.run("INSERT INTO $t (p, c, k) VALUES ($p, 9, 9)")
+    assert shown(orders, "AND v IN (11, null)", "ALLOW FILTERING") == [11]
+
+
 def test_filtering_on_a_static_column(t):
     t.run("INSERT INTO $t (p, c, s, a) VALUES ($p, 1, 5, 1)")
     t.run("INSERT INTO $t (p, c, a) VALUES ($p, 2, 2)")
