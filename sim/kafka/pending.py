@@ -82,9 +82,13 @@ class BatchBuilder:
         # To the byte, as in `Producer.send`; but small numbers take one byte or two, which is seen without a call.
         size = 4
         if value is not None:
+            if type(value) is not bytes:
+                value = as_bytes(value)
             length = len(value)
             size += length + (0 if length < 64 else 1 if length < 8192 else length.bit_length() // 7)
         if key is not None:
+            if type(key) is not bytes:
+                key = as_bytes(key)
             length = len(key)
             size += length + (0 if length < 64 else length.bit_length() // 7)
         if headers:
@@ -219,8 +223,17 @@ class PendingBatch:
             self.flushed.set_result(None)
 
 
+def as_bytes(content: object) -> bytes:
+    """The bytes of a key or value that is not `bytes` itself. TypeError when it has none."""
+    if isinstance(content, bytes | bytearray | memoryview):
+        return bytes(content)
+    raise TypeError(f"a bytes-like object is required, not '{type(content).__name__}'")
+
+
 def header_bytes(headers: Sequence[tuple[str, bytes]]) -> int:
-    """What headers take in a record, but for one byte of their count."""
+    """What headers take in a record, but for one byte of their count. TypeError if they are not a list."""
+    if not isinstance(headers, list):
+        raise TypeError(f"Expected list, got {type(headers).__name__}")
     size = len(headers).bit_length() // 7
     for name, content in headers:
         lengths = (len(name.encode()), len(content or b""))

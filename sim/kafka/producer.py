@@ -57,7 +57,7 @@ from aiokafka.util import INTEGER_MAX_VALUE, commit_structure_validate
 
 from sim.kafka.broker import ACKS_ALL
 from sim.kafka.log import Batch
-from sim.kafka.pending import BatchBuilder, PendingBatch, Serializer, header_bytes
+from sim.kafka.pending import BatchBuilder, PendingBatch, Serializer, as_bytes, header_bytes
 from sim.kafka.settings import UnsupportedSetting, refuse_unsupported
 from sim.kafka.transport import Metadata, Transport
 
@@ -247,13 +247,13 @@ class Producer:
         # what is missing has length -1. Here what does not depend on the batch: attributes, key, value, headers.
         content_bytes = 4
         if value is not None:
-            if not isinstance(value, bytes):
-                raise TypeError(f"Unsupported type for value: {type(value)}")
+            if type(value) is not bytes:
+                value = as_bytes(value)
             length = len(value)
             content_bytes += length + length.bit_length() // 7
         if key is not None:
-            if not isinstance(key, bytes):
-                raise TypeError(f"Unsupported type for key: {type(key)}")
+            if type(key) is not bytes:
+                key = as_bytes(key)
             length = len(key)
             content_bytes += length + length.bit_length() // 7
         if headers:

@@ -150,6 +150,32 @@ async def test_what_is_not_bytes_is_refused(kafka: Kafka) -> None:
     assert (await producer.send_and_wait(topic, b"v")).offset == 0
 
 
+async def test_what_is_like_bytes_is_sent(kafka: Kafka) -> None:
+    tp = await kafka.partition()
+    producer = await kafka.producer()
+    await producer.send_and_wait(tp.topic, bytearray(b"v"), memoryview(b"k"))
+    batch = producer.create_batch()
+    assert batch.append(timestamp=None, key=bytearray(b"k"), value=memoryview(b"w")) is not None
+    with pytest.raises(TypeError):
+        batch.append(timestamp=None, key=None, value="text")
+    batch.close()
+    await (await producer.send_batch(batch, tp.topic, partition=0))
+    reader = await kafka.reader(tp)
+    records = (await read_to_end(reader, [tp]))[tp]
+    assert [(record.key, record.value) for record in records] == [(b"k", b"v"), (b"k", b"w")]
+
+
+async def test_headers_are_a_list_of_pairs(kafka: Kafka) -> None:
+    tp = await kafka.partition()
+    producer = await kafka.producer()
+    with pytest.raises(TypeError):
+        await producer.send(tp.topic, b"v", headers=(("a", b"1"),))
+    batch = producer.create_batch()
+    with pytest.raises(TypeError):
+        batch.append(timestamp=None, key=None, value=b"v", headers=(("a", b"1"),))
+    assert (await producer.send_and_wait(await kafka.topic(), b"v", headers=[("a", None)])).offset == 0
+
+
 async def test_topic_that_is_not_there_is_looked_for_until_the_time_out(kafka: Kafka) -> None:
     producer = await kafka.producer(request_timeout_ms=1_000)
     started_s = asyncio.get_running_loop().time()
