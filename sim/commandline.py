@@ -228,6 +228,9 @@ def campaign(
     ] = None,
     orders: Annotated[int | None, typer.Option(help="New orders that the synthetic flow places, a seed.")] = None,
     again: Annotated[int, typer.Option(min=0, help="Run so many seeds twice: their digests must be equal.")] = 0,
+    judge: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Only these invariants count, and must be exercised (default all).")
+    ] = "",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where results go, and are gone on from (default runs/campaign).")
     ] = None,
@@ -244,6 +247,7 @@ def campaign(
     from sim.faults.catalogue import OPTIONS
     from sim.faults.plan import check_names
     from sim.scenario import SWARM, Scenario
+    from traces.invariants import ORDER
 
     sought = defects.named(defect)
     if faults is None:
@@ -251,7 +255,11 @@ def campaign(
     first, end = _seeds(seeds)
     scenario = Scenario(faults=faults, defect=defect, orders=Scenario.orders if orders is None else orders)
     check_names(faults, OPTIONS)
-    plan = Plan(scenario, first, end, run_again=again)
+    judged = tuple(name.strip() for name in judge.split(",")) if judge else ()
+    for name in judged:
+        if name not in ORDER:
+            raise CommandError(f"unknown invariant {name!r}; there are: {', '.join(ORDER)}")
+    plan = Plan(scenario, first, end, judged=judged, run_again=again)
     width = jobs or os.cpu_count() or 1
     folder = out if out is not None else Path("runs") / "campaign"
     workers: Workers = DaskWorkers(scheduler) if scheduler else LocalWorkers(width)

@@ -29,6 +29,8 @@ class Plan:
     """The first seed."""
     end: int
     """One past the last seed."""
+    judged: tuple[str, ...] = ()
+    """The invariants that count; none: all of them."""
     run_again: int = 0
     """So many seeds, spread evenly, run again in processes with another PYTHONHASHSEED, for the same digest."""
 
@@ -45,12 +47,13 @@ class Plan:
     @property
     def is_standard(self) -> bool:
         """Whether it is held to the goals: default scenarios of the intact code, and enough of them."""
-        return len(self.seeds) >= STANDARD_SEEDS_MIN and replace(self.scenario, seed=0) == Scenario()
+        return len(self.seeds) >= STANDARD_SEEDS_MIN and self.scenario == Scenario() and not self.judged
 
     @property
-    def is_swarm(self) -> bool:
-        """Whether everything can strike, so that every invariant should have been exercised."""
-        return self.scenario.faults == SWARM and self.scenario.flow == SYNTHETIC and not self.scenario.defect
+    def must_exercise(self) -> bool:
+        """Whether an invariant that was never exercised is a failure: those asked for, and all where all can strike."""
+        is_swarm = self.scenario.faults == SWARM and self.scenario.flow == SYNTHETIC and not self.scenario.defect
+        return is_swarm or bool(self.judged)
 
     def of(self, seed: int) -> Scenario:
         """The scenario of one seed."""
@@ -59,7 +62,7 @@ class Plan:
 
 def run_campaign(plan: Plan, workers: Workers, store: ResultStore, jobs: int, progress: Progress) -> Tally:
     """Run what is missing of a campaign. Raises CampaignError or WorkersError; what had ended by then is kept."""
-    tally = Tally()
+    tally = Tally(plan.judged)
     digests: dict[int, str] = {}
     sample = frozenset(plan.sample)
     for result in store.stored():
@@ -98,7 +101,7 @@ def verdict(plan: Plan, tally: Tally) -> Iterator[str]:
     if tally.unstable:
         seeds = ", ".join(map(str, tally.unstable[:10]))
         yield f"{len(tally.unstable):,} seeds had another digest when they ran again: {seeds}"
-    if plan.is_swarm and tally.invariants_idle:
+    if plan.must_exercise and tally.invariants_idle:
         yield f"never exercised: {', '.join(tally.invariants_idle)}"
     if plan.is_standard and tally.goals_missed:
         yield f"goals never reached: {', '.join(tally.goals_missed)}"

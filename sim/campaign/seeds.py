@@ -42,11 +42,9 @@ class SeedResult:
         return not self.error and not self.violated
 
     @property
-    def what_broke(self) -> str:
-        """What failing seeds are grouped by: the violated invariants, or the error's last line."""
-        if self.error:
-            return "did not run: " + self.error.strip().splitlines()[-1]
-        return ", ".join(self.violated)
+    def error_line(self) -> str:
+        """Why the seed could not be run, in one line; empty when it could."""
+        return "did not run: " + self.error.strip().splitlines()[-1] if self.error else ""
 
 
 def run_seed(scenario: Scenario) -> SeedResult:

@@ -30,6 +30,8 @@ class Failure:
 class Tally:
     """Counts over all results of a campaign."""
 
+    judged: tuple[str, ...] = ()
+    """The invariants that count; none: all of them."""
     seeds: int = 0
     passed: int = 0
     orders: int = 0
@@ -59,12 +61,12 @@ class Tally:
         self.goal_times.update(result.goals)
         self.exercised.update(name for name, verdict in result.verdicts.items() if verdict != "not exercised")
         self.fault_times.update(result.faults)
-        if result.passed:
-            self.passed += 1
+        violated = tuple(name for name in result.violated if not self.judged or name in self.judged)
+        if result.error or violated:
+            what_broke = result.error_line if result.error else ", ".join(violated)
+            self.failures.append(Failure(result.seed, what_broke, violated, result.first_violation, result.digest))
         else:
-            self.failures.append(
-                Failure(result.seed, result.what_broke, result.violated, result.first_violation, result.digest)
-            )
+            self.passed += 1
 
     def groups(self) -> dict[str, list[Failure]]:
         """Failures by what broke, the largest group first, each in order of seed."""
@@ -80,8 +82,9 @@ class Tally:
 
     @property
     def invariants_idle(self) -> list[str]:
-        """Invariants that no seed exercised, of those that the swarm can exercise."""
-        return [name for name in ORDER if name not in OUTSIDE_THE_SWARM and not self.exercised[name]]
+        """Invariants that no seed exercised, of those that are judged and that the swarm can exercise."""
+        expected = self.judged or [name for name in ORDER if name not in OUTSIDE_THE_SWARM]
+        return [name for name in expected if not self.exercised[name]]
 
     @property
     def orders_per_second(self) -> float:

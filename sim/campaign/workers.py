@@ -112,22 +112,29 @@ class DaskWorkers:
         from distributed import as_completed
 
         waiting = iter(scenarios)
+        attempts: dict[Scenario, int] = {}
         running: dict[Any, Scenario] = {}
 
         def start(scenario: Scenario) -> Any:
+            attempts[scenario] = attempts.get(scenario, 0) + 1
             # Pure work under one key would be answered from the cluster's memory when a seed runs twice.
             future = self._client.submit(work, scenario, pure=False)
             running[future] = scenario
             return future
 
         try:
-            in_flight = len(self._client.nthreads()) * IN_FLIGHT_PER_WORKER
-            ready = as_completed([start(scenario) for scenario in islice(waiting, in_flight)])
+            # One each: the scheduler blames whatever a dying worker had at hand.
+            ready = as_completed([start(scenario) for scenario in islice(waiting, len(self._client.nthreads()))])
             for future in ready:
                 scenario = running.pop(future)
-                # The scheduler itself gives the seed of a worker that died to another, and gives up after some.
-                error = future.exception()
-                result = future.result() if error is None else _lost(scenario, f"{type(error).__name__}: {error}")
+                try:
+                    result = future.result()
+                except Exception as error:  # the scheduler has given up, on this seed or on one beside it
+                    if attempts[scenario] < ATTEMPTS_MAX:
+                        ready.add(start(scenario))
+                        continue
+                    result = _lost(scenario, f"{type(error).__name__}: {error}")
+                del attempts[scenario]
                 for following in islice(waiting, 1):
                     ready.add(start(following))
                 yield result

@@ -83,6 +83,15 @@ def test_an_invariant_that_no_seed_exercised_fails_a_swarm(tmp_path: Path) -> No
     assert list(verdict(plan, tally)) == ["never exercised: reads-complete"]
 
 
+def test_only_the_invariants_asked_for_count_and_they_must_be_exercised(tmp_path: Path) -> None:
+    verdicts = {**GREEN.verdicts, "converges": "violated", "corrupt-input-stops": "not exercised"}
+    results = dict.fromkeys(range(3), replace(GREEN, verdicts=verdicts))
+    plan = Plan(Scenario(faults="corrupt-record"), 0, 3, judged=("corrupt-input-stops",))
+    tally = carried_out(plan, Told(results), tmp_path)
+    assert (tally.passed, tally.failures) == (3, [])
+    assert list(verdict(plan, tally)) == ["never exercised: corrupt-input-stops"]
+
+
 def test_a_killed_campaign_goes_on_where_it_was(tmp_path: Path) -> None:
     plan = Plan(Scenario(), 5, 25)
     with pytest.raises(KeyboardInterrupt):
@@ -165,6 +174,7 @@ def test_a_campaign_from_the_command_line(tmp_path: Path, capsys: pytest.Capture
         ("--seeds 0:2 --faults nonsense", "unknown fault 'nonsense'"),
         ("--seeds 0:2 --defect nonsense", "nonsense"),
         ("--seeds 0:2 --jobs 0", "jobs"),
+        ("--seeds 0:2 --judge nonsense", "unknown invariant 'nonsense'"),
         ("--seeds 0:2 --orders -1", "orders must be"),
         ("--seeds 0:2 --scheduler 127.0.0.1:1", "Dask"),
     ],

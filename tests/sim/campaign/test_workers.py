@@ -54,7 +54,7 @@ def test_a_seed_whose_worker_dies_runs_again() -> None:
 def test_a_seed_that_kills_every_worker_fails_and_the_others_go_on() -> None:
     found = {each.seed: each for each in LocalWorkers(2).results(die_always, scenarios(4))}
     assert [seed for seed, each in sorted(found.items()) if each.passed] == [0, 2, 3]
-    assert found[1].what_broke == f"did not run: its worker died {ATTEMPTS_MAX} times, exit code 3"
+    assert found[1].error_line == f"did not run: its worker died {ATTEMPTS_MAX} times, exit code 3"
 
 
 def test_a_campaign_that_is_given_up_leaves_no_process_behind() -> None:
@@ -77,5 +77,5 @@ def test_a_scenario_that_cannot_be_run_is_a_failure_of_its_seed() -> None:
     result = run_seed(Scenario(seed=4, flow="no such file"))
     assert not result.passed
     assert result.seed == 4
-    assert "No such file" in result.what_broke
-    assert result.what_broke == digest_of(Scenario(seed=4, flow="no such file")).what_broke
+    assert "No such file" in result.error_line
+    assert result.error_line == digest_of(Scenario(seed=4, flow="no such file")).error_line
