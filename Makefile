@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 SEED ?= 7
 ARGS ?=
 
-.PHONY: run test conformance stack lint bench seeds install clean
+.PHONY: run test conformance stack lint bench install clean
 .DEFAULT_GOAL := run
 
 run: install ## simulate one seed with faults and judge it; SEED=7 ARGS='--orders 2000'

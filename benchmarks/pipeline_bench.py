@@ -14,6 +14,7 @@ ORDERS = 20_000
 ORDERS_PER_SECOND = 2_000
 """Simulated arrivals, as dense as in a busy market. Every seam batches by it: at 250 a second an order costs
 twice as much."""
+CAMPAIGN_SEEDS = 12
 MEMORY_ORDERS = (20_000, 100_000)
 
 
@@ -45,11 +46,19 @@ def help_time() -> dict[str, float]:
 
 def two_jobs() -> dict[str, float]:
     """How many times faster a block of seeds is with two processes than with one."""
-    from sim.seed_block import judged_seeds_per_second
-
-    one = judged_seeds_per_second(range(12), jobs=1)
-    two = judged_seeds_per_second(range(12), jobs=2)
+    one, two = _seeds_per_second(jobs=1), _seeds_per_second(jobs=2)
     return {"seeds_per_second_1_job": one, "seeds_per_second_2_jobs": two, "two_jobs_over_one": two / one}
+
+
+def _seeds_per_second(jobs: int) -> float:
+    """How fast a campaign runs and judges its seeds, the start of its processes included."""
+    from sim.campaign.seeds import run_seed
+    from sim.campaign.workers import LocalWorkers
+    from sim.scenario import Scenario
+
+    started = time.perf_counter()
+    count = sum(1 for _ in LocalWorkers(jobs).results(run_seed, map(Scenario, range(CAMPAIGN_SEEDS))))
+    return count / (time.perf_counter() - started)
 
 
 def _run(seed: int, orders: int) -> dict[str, float]:
