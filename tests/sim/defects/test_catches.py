@@ -32,7 +32,7 @@ SCENARIOS: dict[str, Scenario] = {
     "failed-delivery-committed": replace(SMALL, seed=1, faults="no-leader"),
     "uncommitted-read": replace(SMALL, seed=7, faults="crash,transaction-timeout"),
     "group-offset-resumed": replace(SMALL, seed=1, faults="stalled-markers,rebalance"),
-    "snapshot-one-record-off": DEFAULT,
+    "snapshot-one-record-off": Scenario(seed=1, orders=150, duration_ns=10 * SECOND_NS, snapshot_interval_outputs=10),
     "old-instance-not-fenced": replace(DEFAULT, seed=3, faults="pause"),
     "input-dropped-when-full": replace(LARGE, seed=1),
     "order-events-ignored": SMALL,
