@@ -111,8 +111,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a trace says of itself.
 
     `epoch_ns` is the wall-clock time (ns since 1970) of `t` = 0. `scenario` is the run's configuration as plain JSON
-    values. `statements` gives the CQL text of each `statement_id`. `counts` are events per kind. `audit` is there when the
-    trace was read from a running system.
+    values. `statements` gives the CQL text of each `statement_id`. `counts` are events per kind. `audit` is there when
+    the trace was read from a running system.
     """
 
     format_version: int = FORMAT_VERSION

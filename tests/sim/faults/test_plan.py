@@ -6,9 +6,9 @@ import pytest
 
 from sim.faults.catalogue import BEGIN, OPTIONS
 from sim.faults.plan import Layout, draw_plan
-from sim.script import Strike
 from sim.randomness import Randomness
 from sim.scenario import SECOND_NS, ScenarioError
+from sim.script import Strike
 
 LAYOUT = Layout(
     services={
