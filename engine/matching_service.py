@@ -1,6 +1,6 @@
 """The matching engine as a service: validated.orders in, engine.outputs and fund.updates out (design 3 and 4.1).
 
-The decisions are `engine.matching`'s, the ownership of partitions is `engine.ownership`'s; here they are put together.
+The decisions are `engine.matching`'s; `OwnershipService(matching_duty(topology), ...)` is an instance of the service.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -9,12 +9,10 @@ from aiokafka.structs import TopicPartition
 
 from engine.corruption import CorruptInputError
 from engine.matching import InvalidInputError, MatchingEngine
-from engine.ownership import OwnershipService
-from engine.ownership_settings import OwnershipSettings
 from engine.partition_core import Duty, Outgoing
 from schema import wire
 from schema.events import EngineOutput
-from schema.ports import Clock, Disk, KafkaClients, Log, Randomness
+from schema.ports import Log
 from schema.topics import ENGINE_OUTPUTS, FUND_UPDATES, VALIDATED_ORDERS, Topology
 
 if TYPE_CHECKING:
@@ -114,28 +112,3 @@ def matching_duty(topology: Topology) -> Duty:
         restore_core=lambda partition, data: MatchingCore.restore(topology, partition, data),
         read_output=read_output,
     )
-
-
-class MatchingService(OwnershipService):
-    """One instance of the matching engine."""
-
-    def __init__(
-        self,
-        topology: Topology,
-        *,
-        kafka: KafkaClients,
-        disk: Disk,
-        clock: Clock,
-        randomness: Randomness,
-        log: Log,
-        settings: OwnershipSettings | None = None,
-    ) -> None:
-        super().__init__(
-            matching_duty(topology),
-            kafka=kafka,
-            disk=disk,
-            clock=clock,
-            randomness=randomness,
-            log=log,
-            settings=settings,
-        )

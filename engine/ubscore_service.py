@@ -1,6 +1,6 @@
 """UBSCore as a service: order.requests and fund.updates in; balance.events, answers and validated orders out.
 
-The decisions are `engine.ubscore`'s and the ownership of partitions is `engine.ownership`'s; here they are put together
+The decisions are `engine.ubscore`'s; `OwnershipService(ubscore_duty(topology), ...)` is an instance of the service
 (design 3, 4.2 and 4.4.2). A client request that does not decode goes to dead.letters in the same transaction as the
 balance event that records its offset, and the service goes on; anything wrong with a fund update stops the partition.
 """
@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Final
 from aiokafka.structs import TopicPartition
 
 from engine.corruption import CorruptInputError
-from engine.ownership import OwnershipService
-from engine.ownership_settings import OwnershipSettings
 from engine.partition_core import Duty, Outgoing
 from engine.request_rules import read_request
 from engine.ubscore import BalanceCore, Decision
 from schema import wire
 from schema.codes import Outcome
 from schema.events import DeadLetter, PlaceOrder, ReplaceOrder
-from schema.ports import Clock, Disk, KafkaClients, Log, Randomness
+from schema.ports import Log
 from schema.topics import (
     BALANCE_EVENTS,
     DEAD_LETTERS,
@@ -148,28 +146,3 @@ def ubscore_duty(topology: Topology) -> Duty:
         restore_core=lambda partition, data: UbsPartitionCore.restore(topology, partition, data),
         read_output=read_output,
     )
-
-
-class UbsCoreService(OwnershipService):
-    """One instance of the balance core."""
-
-    def __init__(
-        self,
-        topology: Topology,
-        *,
-        kafka: KafkaClients,
-        disk: Disk,
-        clock: Clock,
-        randomness: Randomness,
-        log: Log,
-        settings: OwnershipSettings | None = None,
-    ) -> None:
-        super().__init__(
-            ubscore_duty(topology),
-            kafka=kafka,
-            disk=disk,
-            clock=clock,
-            randomness=randomness,
-            log=log,
-            settings=settings,
-        )

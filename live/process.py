@@ -13,9 +13,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
-from engine.matching_service import MatchingService
+from engine.matching_service import matching_duty
+from engine.ownership import OwnershipService
 from engine.ownership_settings import OwnershipSettings
-from engine.ubscore_service import UbsCoreService
+from engine.ubscore_service import ubscore_duty
 from live.clock import WallClock
 from live.connections import ServersUnusable, open_session, open_store, prepare_kafka
 from live.disk import DirectoryDisk
@@ -130,9 +131,9 @@ class _Process:
             return
         disk = DirectoryDisk(options.directory(self.name))
         try:
-            make = {UBSCORE: UbsCoreService, MATCHING: MatchingService}[self.name]
-            yield make(
-                options.topology,
+            duty_of = {UBSCORE: ubscore_duty, MATCHING: matching_duty}[self.name]
+            yield OwnershipService(
+                duty_of(options.topology),
                 kafka=clients,
                 disk=disk,
                 clock=WallClock(),

@@ -13,9 +13,11 @@ from typing import Any, Final
 
 from cassandra.query import tuple_factory
 
-from engine.matching_service import MatchingService
+from engine.matching_service import matching_duty
+from engine.ownership import OwnershipService
 from engine.ownership_settings import OwnershipSettings
-from engine.ubscore_service import UbsCoreService
+from engine.partition_core import Duty
+from engine.ubscore_service import ubscore_duty
 from gateway.core import Gateway
 from schema import tables
 from schema.topics import Topology
@@ -225,14 +227,10 @@ class Deployment:
         await gateway.run()
 
     async def _run_ubscore(self, incarnation: Incarnation) -> None:
-        service = UbsCoreService(self.topology, settings=self._ownership, **self._engine_ports(incarnation))
-        incarnation.loop.add_signal_handler(signal.SIGTERM, service.request_stop)
-        await service.run()
+        await self._own_partitions(incarnation, ubscore_duty(self.topology))
 
     async def _run_matching(self, incarnation: Incarnation) -> None:
-        service = MatchingService(self.topology, settings=self._ownership, **self._engine_ports(incarnation))
-        incarnation.loop.add_signal_handler(signal.SIGTERM, service.request_stop)
-        await service.run()
+        await self._own_partitions(incarnation, matching_duty(self.topology))
 
     async def _run_settlement(self, incarnation: Incarnation) -> None:
         service = SettlementService(
@@ -246,14 +244,18 @@ class Deployment:
         incarnation.loop.add_signal_handler(signal.SIGTERM, service.request_stop)
         await service.run()
 
-    def _engine_ports(self, incarnation: Incarnation) -> Any:
-        return {
-            "kafka": SimKafkaClients(self.kafka, incarnation),
-            "disk": incarnation.host.disk,
-            "clock": incarnation.host.wall,
-            "randomness": self._jitter(incarnation),
-            "log": self.world.log(incarnation),
-        }
+    async def _own_partitions(self, incarnation: Incarnation, duty: Duty) -> None:
+        service = OwnershipService(
+            duty,
+            kafka=SimKafkaClients(self.kafka, incarnation),
+            disk=incarnation.host.disk,
+            clock=incarnation.host.wall,
+            randomness=self._jitter(incarnation),
+            log=self.world.log(incarnation),
+            settings=self._ownership,
+        )
+        incarnation.loop.add_signal_handler(signal.SIGTERM, service.request_stop)
+        await service.run()
 
     async def _store(self, incarnation: Incarnation) -> Store:
         session = self.cassandra.session(incarnation, tables.KEYSPACE)

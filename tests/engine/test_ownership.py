@@ -10,7 +10,7 @@ from aiokafka.structs import TopicPartition
 
 from engine.ownership import Membership, OwnershipService
 from engine.ownership_settings import OwnershipSettings
-from engine.ubscore_service import UbsCoreService
+from engine.ubscore_service import ubscore_duty
 from schema.ports import Clock, KafkaClients, KafkaConsumer, Randomness
 from schema.topics import FUND_UPDATES, ORDER_REQUESTS
 from tests.engine.exchange_for_tests import topology
@@ -91,8 +91,8 @@ class Lines:
 def with_service(main: Callable[[OwnershipService, Clients, Lines], Coroutine[Any, Any, None]]) -> None:
     async def run() -> None:
         clients, lines = Clients(), Lines()
-        service = UbsCoreService(
-            topology(2),
+        service = OwnershipService(
+            ubscore_duty(topology(2)),
             kafka=cast(KafkaClients, clients),
             disk=MemoryDisk(),
             clock=cast(Clock, None),

@@ -7,9 +7,11 @@ from typing import Any
 
 from aiokafka.structs import TopicPartition
 
-from engine.matching_service import MatchingService
+from engine.matching_service import matching_duty
+from engine.ownership import OwnershipService
 from engine.ownership_settings import OwnershipSettings
-from engine.ubscore_service import UbsCoreService
+from engine.partition_core import Duty
+from engine.ubscore_service import ubscore_duty
 from schema import wire
 from schema.events import AnyRequest, BalanceEvent, EngineOutput, OrderResponse, ValidatedOrder
 from schema.topics import BALANCE_EVENTS, ENGINE_OUTPUTS, ORDER_REQUESTS, ORDER_RESPONSES, VALIDATED_ORDERS, Topology
@@ -70,17 +72,17 @@ class ServiceWorld:
     # -- hosts
 
     def ubscore(self, name: str = "ubscore-1") -> Host:
-        return self._serve(name, UbsCoreService)
+        return self._serve(name, ubscore_duty(self.topology))
 
     def matching(self, name: str = "matching-1") -> Host:
-        return self._serve(name, MatchingService)
+        return self._serve(name, matching_duty(self.topology))
 
-    def _serve(self, name: str, kind: type[UbsCoreService] | type[MatchingService]) -> Host:
+    def _serve(self, name: str, duty: Duty) -> Host:
         host = self._host(name)
 
         async def main(incarnation: Incarnation) -> None:
-            service = kind(
-                self.topology,
+            service = OwnershipService(
+                duty,
                 kafka=self.clients(self.cluster, incarnation),
                 disk=host.disk,
                 clock=host.wall,
