@@ -68,7 +68,8 @@ def print_summary(plan: Plan, tally: Tally, folder: Path) -> None:
     print(f"results  {folder}")
     print()
     reasons = list(verdict(plan, tally))
-    print("; ".join(reasons) if reasons else f"green: {tally.passed:,} seeds, no invariant violated")
+    judged = f" of {', '.join(plan.judged)}" if plan.judged else ""
+    print("; ".join(reasons) if reasons else f"green: {tally.passed:,} seeds without a violation{judged}")
 
 
 def _group_lines(what_broke: str, failures: list[Failure]) -> list[str]:

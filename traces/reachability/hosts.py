@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from schema.tables import ACTIVE_ORDERS
-from traces.matching_rows import ints, rows
+from traces.matching_rows import codes, ints, rows
 from traces.reachability.goals import goal
 from traces.trace import Trace
 
@@ -56,16 +56,18 @@ def engine_crashed_in_a_transaction(trace: Trace) -> int:
 
 @goal("settlement-crashed-between-write-and-commit")
 def settlement_crashed_between_write_and_commit(trace: Trace) -> int:
-    """An instance of settlement crashed with rows written whose offsets it had not committed."""
-    writes, commits = trace.events("cql"), trace.events("offset_commits")
-    wrote_at = ints(writes, "t")
-    wrote = (writes["operation"].to_numpy() == "INSERT") & (writes["outcome"].to_numpy() == "ok")
-    committed_at = ints(commits, "t")[commits["group"].to_numpy() == "settlement"]
-    found = 0
-    for host, at in _crashes(trace, "settlement"):
-        last = wrote_at[wrote & (writes["host"].to_numpy() == host) & (wrote_at <= at)]
-        found += bool(len(last)) and not ((committed_at >= last.max()) & (committed_at <= at)).any()
-    return found
+    """An instance of settlement crashed after it had written rows that had to be written again: not yet committed."""
+    statements = trace.events("cql")
+    written = (statements["operation"].to_numpy() == "INSERT") & (statements["outcome"].to_numpy() == "ok")
+    writes = rows(statements, written & (statements["table"].to_numpy() == ACTIVE_ORDERS))
+    (key,), size = codes(("order_id", "write_timestamp"), writes)
+    at, host = ints(writes, "t"), writes["host"].to_numpy()
+    last = np.zeros(size, dtype=np.int64)
+    np.maximum.at(last, key, at)
+    return sum(
+        bool(((host == name) & (at <= crashed_at) & (last[key] > crashed_at)).any())
+        for name, crashed_at in _crashes(trace, "settlement")
+    )
 
 
 @goal("gateway-crashed-with-requests-outstanding")
