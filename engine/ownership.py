@@ -127,11 +127,22 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._failure.exception()
 
     async def _close_consumer(self) -> None:
-        try:
-            async with asyncio.timeout(self.settings.stop_timeout_ms / 1000):
-                await self.consumer.stop()
-        except (TimeoutError, KafkaError) as error:
-            # The group evicts a member that is not heard of.
+        stop = asyncio.create_task(self.consumer.stop(), name=f"{self.duty.service} consumer stop")
+        self.surroundings.closing.append(stop)
+        await asyncio.wait([stop], timeout=self.settings.stop_timeout_ms / 1000)
+        if stop.done():
+            self._closed(stop)
+        else:
+            # Not cancelled: a client that is left half closed can keep a partition that nobody works on. It leaves the
+            # group as soon as it can, beside the next membership; the group evicts one that is not heard of.
+            self.log.warning("consumer not closed yet", service=self.duty.service)
+            stop.add_done_callback(self._closed)
+
+    def _closed(self, stop: "asyncio.Task[None]") -> None:
+        self.surroundings.closing.remove(stop)
+        if stop.cancelled():
+            return
+        if (error := stop.exception()) is not None:
             self.log.warning("consumer not closed", service=self.duty.service, reason=repr(error))
 
     async def _poll(self) -> None:

@@ -1,7 +1,7 @@
 """What a service that owns partitions is handed from outside, in one record."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine.ownership_settings import OwnershipSettings
 from engine.partition_core import Duty
@@ -19,6 +19,8 @@ class Surroundings:
     randomness: Randomness
     log: Log
     settings: OwnershipSettings
+    closing: "list[asyncio.Task[None]]" = field(default_factory=list)
+    """Consumers of earlier memberships that take long to close: they go on, and are held here until they have."""
 
     async def back_off(self, failures: int, unless: asyncio.Event) -> None:
         """Pause before the next attempt, longer with each failure in a row; no longer than until `unless` is set."""

@@ -133,7 +133,8 @@ class GroupMembership:
             return
         self._closing.set_result(None)
         if not self._task.done():
-            await asyncio.wait([self._task])
+            # As in the client: whoever cancels this cancels the coordination, too.
+            await self._task
         if self._task.exception() is not None:
             self._task.result()
         self.is_beating = False

@@ -18,6 +18,10 @@ from sim.scenario import Scenario
         ),
         pytest.param(Scenario(seed=11), id="the same, at the default size"),
         pytest.param(Scenario(seed=56), id="a consumer asked a leader that had moved again and again at one instant"),
+        pytest.param(
+            Scenario(seed=57),
+            id="a consumer whose close was given up half way joined the group again, and kept a partition for ever",
+        ),
     ],
 )
 def test_every_invariant_holds(scenario: Scenario) -> None:
