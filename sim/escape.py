@@ -43,7 +43,7 @@ BYSTANDERS = frozenset((
 # fmt: on
 """Top-level packages whose own calls of the real functions are let through."""
 
-HARNESS = frozenset(("sim.commandline", "sim.progress", "sim.campaign", "sim.escape"))
+HARNESS = frozenset(("sim.commandline", "sim.commands", "sim.progress", "sim.campaign", "sim.escape"))
 """Modules of ours that stand outside the run even while it goes on: they show its progress to a person."""
 
 _LIBRARIES = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib"))

@@ -184,4 +184,4 @@ def test_suite_is_found_in_the_source_tree() -> None:
 
 
 def test_nothing_heavy_is_imported_for_the_help() -> None:
-    assert "hypothesis" not in vars(sys.modules["sim.conform.commands"])
+    assert "hypothesis" not in vars(sys.modules["sim.commands.conform"])

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sim.live_commands import (
+from sim.commands.base import HOLDS, VIOLATED, CommandError, Json, stderr_progress
+from sim.commands.live import (
     LOCAL_CASSANDRA,
     LOCAL_KAFKA,
     SYNTHETIC,
@@ -45,7 +46,7 @@ def audit(
     datacenter: Datacenter = "",
     wait: Wait = 30.0,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the trace here, for `check`.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a summary.")] = False,
+    json: Json = False,
 ) -> None:
     """Judge a running system by its topics and tables, without disturbing it.
 
@@ -55,12 +56,11 @@ def audit(
     from live.audit import audit as audit_system
     from live.connections import ServersUnusable
     from live.reading import ReadingError
-    from sim.commandline import HOLDS, VIOLATED, CommandError, _progress
 
     settings = LiveSettings(kafka, cassandra, namespace, 0, 0, datacenter, wait)
     market = MarketChoice(topology, flow, symbols, user_partitions, symbol_partitions)
     options = AuditOptions(settings.servers(), market.topology(), settle, rest)
-    progress = _progress()
+    progress = stderr_progress()
     try:
         result = audit_system(options, out, progress.show)
     except (ServersUnusable, ReadingError) as error:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sim.live_commands import CASSANDRA_ENV, KAFKA_ENV
+from sim.commands.base import HOLDS, VIOLATED, CommandError, Json, stderr_progress
+from sim.commands.live import CASSANDRA_ENV, KAFKA_ENV
 
 if TYPE_CHECKING:
     from sim.conform.suite import SuiteResult
@@ -46,20 +47,19 @@ def conform(
     tests: Annotated[bool, typer.Option("--tests/--no-tests", help="Whether to run the suite.")] = True,
     kafka: Annotated[str, typer.Option(envvar=KAFKA_ENV, metavar="HOST:PORT,...", help="A real Kafka.")] = "",
     cassandra: Annotated[str, typer.Option(envvar=CASSANDRA_ENV, metavar="HOST:PORT,...", help="A real one.")] = "",
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a summary.")] = False,
+    json: Json = False,
 ) -> None:
     """Hold the simulated Kafka and Cassandra to real ones: one suite on both, and sequences of operations compared.
 
     Without addresses it uses the stack that runs. Exit status: 0 when no test failed and nothing differed, 1 otherwise.
     """
-    from sim.commandline import HOLDS, VIOLATED, CommandError, _progress
     from sim.conform.suite import SuiteError
 
     if server and server not in VARIABLES:
         raise CommandError(f"there is no server {server!r} to conform to; there are {' and '.join(VARIABLES)}")
     wanted = [server] if server else list(VARIABLES)
     addresses = _addresses(wanted, {"kafka": kafka, "cassandra": cassandra})
-    progress = _progress()
+    progress = stderr_progress()
     try:
         found = [_hold(name, addresses[name], sequences, seed, progress.show, with_tests=tests) for name in wanted]
     except SuiteError as error:
@@ -78,7 +78,6 @@ def conform(
 
 def _addresses(wanted: list[str], given: dict[str, str]) -> dict[str, str]:
     """Where the servers are: as given, else those of the stack that runs."""
-    from sim.commandline import CommandError
     from sim.stack.lifecycle import running_addresses
     from sim.stack.settings import stack_folder
 
@@ -114,8 +113,6 @@ def _hold(
 def _check_reachable(name: str, address: str) -> None:
     """CommandError when nobody answers: better than a suite of errors."""
     import socket
-
-    from sim.commandline import CommandError
 
     hosts, _, port = address.split(",")[0].strip().rpartition(":")
     if not hosts or not port.isdigit():

@@ -1,6 +1,5 @@
 """`exchange-sim stack up|down|status`. Registered by `sim.commandline`; what they do is imported when they run."""
 
-import sys
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sim.progress import Progress
+from sim.commands.base import Json, stderr_progress
 from sim.stack.settings import (
     ADDRESS_VARIABLES,
     BROKERS_VARIABLE,
@@ -31,7 +30,6 @@ Folder = Annotated[
     Path | None,
     typer.Option("--dir", metavar="DIR", help=f"The stack's folder (default ${FOLDER_VARIABLE}, or .stack)."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a summary.")]
 
 
 @stack.command()
@@ -63,7 +61,7 @@ def up(
         cassandra_heap_mb=cassandra_heap,
         wait_s=wait,
     )
-    progress = Progress(sys.stderr)
+    progress = stderr_progress()
     try:
         states = start_stack(stack_folder(folder), settings, progress.show)
     finally:
@@ -80,7 +78,7 @@ def down(
     """Stop the servers that `up` started, and nothing else."""
     from sim.stack.lifecycle import down as stop_stack
 
-    progress = Progress(sys.stderr)
+    progress = stderr_progress()
     try:
         ended = stop_stack(stack_folder(folder), progress.show, wipe=wipe)
     finally:
@@ -106,7 +104,7 @@ def run_command(
     from sim.stack.lifecycle import run_with_servers
     from sim.stack.settings import stack_settings
 
-    progress = Progress(sys.stderr)
+    progress = stderr_progress()
     raise typer.Exit(run_with_servers(stack_folder(folder), stack_settings(), command, progress.show, progress.clear))
 
 

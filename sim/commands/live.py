@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sim.commands.base import HOLDS, VIOLATED, CommandError, Json, parse_duration, stderr_progress
+
 if TYPE_CHECKING:
     from live.options import Servers
     from schema.topics import Topology
@@ -46,12 +48,6 @@ LOCAL_CASSANDRA = "127.0.0.1:19042"
 """Where `exchange-sim stack up` has them."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(serve)
-    app.command()(drive)
-
-
 def serve(
     service: Annotated[str, typer.Argument(metavar="ubscore|matching|settlement|all", help="What to run.")],
     kafka: Kafka = LOCAL_KAFKA,
@@ -87,7 +83,6 @@ def serve(
     from live.options import SERVICES, ServeOptions
     from live.process import serve as serve_one
     from live.supervisor import Child, python_command, supervise
-    from sim.commandline import CommandError
 
     if service not in (*SERVICES, "all"):
         raise CommandError(f"there is no service {service!r}; there are {', '.join(SERVICES)}, and all")
@@ -153,7 +148,7 @@ def drive(
     wait: Wait = 30.0,
     log_level: Annotated[str, typer.Option(help="Of the gateways: debug, info, warning, error or critical.")] = "error",
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the trace goes (default runs/live-N).")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a summary.")] = False,
+    json: Json = False,
 ) -> None:
     """Drive a seed's workload in real time against services on real servers, judge it, and store its trace.
 
@@ -162,7 +157,6 @@ def drive(
     from live.connections import ServersUnusable
     from live.log import LEVELS
     from live.reading import ReadingError
-    from sim.commandline import HOLDS, VIOLATED, CommandError, _duration_ns, _progress
     from sim.driver.drive import DriveError, DriveOptions, Workload
     from sim.driver.drive import drive as drive_workload
     from sim.driver.report import print_json, print_summary
@@ -173,7 +167,7 @@ def drive(
         raise CommandError(f"--log-level must be one of {', '.join(LEVELS)}, not {log_level!r}")
     settings = LiveSettings(kafka, cassandra, namespace, kafka_replication, cassandra_replication, datacenter, wait)
     market = MarketChoice(topology, flow, symbols, user_partitions, symbol_partitions)
-    duration_ns = _duration_ns(duration)
+    duration_ns = parse_duration(duration)
     if duration_ns < 1:
         raise CommandError("--duration must be positive")
     if flow == SYNTHETIC:
@@ -201,7 +195,7 @@ def drive(
     }
     options = DriveOptions(settings.servers(), gateways, settle, scenario, log_level)
     try:
-        result = drive_workload(workload, options, out or Path("runs") / f"live-{seed}", _progress())
+        result = drive_workload(workload, options, out or Path("runs") / f"live-{seed}", stderr_progress())
     except (ServersUnusable, DriveError, ReadingError) as error:
         raise CommandError(str(error)) from None
     (print_json if json else print_summary)(workload, result)
@@ -225,7 +219,6 @@ class LiveSettings:
         from live.cassandra import addresses
         from live.namespace import Namespace
         from live.options import Servers
-        from sim.commandline import CommandError
 
         try:
             namespace = Namespace(self.namespace)
@@ -269,7 +262,6 @@ class MarketChoice:
     def topology(self) -> "Topology":
         """Raises CommandError for a file that is no topology, FlowError for one that is no flow."""
         from live.options import TopologyError, read_topology
-        from sim.commandline import CommandError
         from sim.flows import load_flow, make_topology
 
         if self.flow != SYNTHETIC:

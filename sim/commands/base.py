@@ -1,0 +1,51 @@
+"""What the commands share: exit statuses, the error that ends one with one clear line, common options.
+
+Every module of this package declares commands and their options, and imports what carries them out when they run: that
+keeps `exchange-sim --help` quick.
+"""
+
+import sys
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from sim.progress import Progress
+
+HOLDS = 0
+VIOLATED = 1
+UNUSABLE = 2
+
+
+class CommandError(Exception):
+    """What was asked cannot be done; the message is the one line that is printed."""
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a summary.")]
+
+
+def parse_duration(text: str) -> int:
+    """The nanoseconds of `--duration`. Raises CommandError for what is no exact number of them."""
+    try:
+        seconds = Decimal(text)
+        nanoseconds = seconds * 1_000_000_000
+        if not seconds.is_finite() or nanoseconds != nanoseconds.to_integral_value():
+            raise InvalidOperation
+    except InvalidOperation:
+        raise CommandError(f"--duration must be a number of seconds, not {text!r}") from None
+    return int(nanoseconds)
+
+
+def size_options(orders: int | None, users: int | None, symbols: int | None, duration: str | None) -> dict[str, Any]:
+    """The options of a scenario that say how large it is, but for those not given."""
+    duration_ns = None if duration is None else parse_duration(duration)
+    given = {"orders": orders, "users": users, "symbols": symbols, "duration_ns": duration_ns}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def stderr_progress() -> "Progress":
+    """Progress on stderr: shown on a terminal, silent when piped."""
+    from sim.progress import Progress
+
+    return Progress(sys.stderr)
