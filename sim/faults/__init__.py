@@ -1,5 +1,7 @@
 """Faults: what can go wrong, when it does, and doing it (design section 8).
 
-`plan` draws from the seed which fault strikes when, as data; `catalogue` lists every fault with its options and says
-what it does to the world; `injector` carries a plan out, counts what really suffered, and heals everything.
+A module for each kind of fault (`network`, `kafka`, `cassandra`, `hosts`, `assumptions`) lists its faults with their
+options and says what each does to the world; `aims` says whom, `moments` when. `catalogue` puts them all in order.
+`plan` draws from the seed which fault strikes when, as data; `injector` carries a plan out, counts what really
+suffered, and heals everything.
 """

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from sim.deployment import Deployment
-from sim.faults.catalogue import BEGIN, Undo, is_moment
+from sim.faults.catalogue import BEGIN
+from sim.faults.kind import Undo
+from sim.faults.moments import is_moment
 from sim.scenario import SECOND_NS
 from sim.script import Strike
 

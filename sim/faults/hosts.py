@@ -1,0 +1,154 @@
+"""Faults of the hosts that run the services: power, processes, clocks, disks (design section 8)."""
+
+from typing import Final
+
+from sim.deployment import Deployment
+from sim.faults.aims import TRANSACTIONAL_SERVICES, any_host, host_of
+from sim.faults.kind import Kind, Undo
+from sim.faults.moments import AT_WORK
+from sim.faults.plan import FaultOptions, Span
+from sim.scenario import MILLISECOND_NS
+from sim.script import Strike
+
+HOSTS: Final = Kind("hosts")
+
+
+@HOSTS.fault(
+    FaultOptions(
+        "crash",
+        "a host loses its power between two callbacks; unsynced writes are lost or torn; it comes back",
+        "any await of any service",
+        any_host,
+        strikes_per_minute=Span(3, 20),
+        duration_ms=Span(50, 6_000),
+        moment=AT_WORK,
+    )
+)
+def _crash(world: Deployment, strike: Strike) -> Undo:
+    world.take_down(strike.target, world.hosts[strike.target].crash)
+    return lambda: world.bring_up(strike.target)
+
+
+@HOSTS.fault(
+    FaultOptions(
+        "crash-loop",
+        "a host comes back and crashes again, several times, in the middle of its recovery",
+        "taking a partition over; settlement's start",
+        any_host,
+        strikes_per_minute=Span(1, 4),
+        duration_ms=Span(2_000, 8_000),
+        strength=Span(150, 900),
+        strength_meaning="ms from each start to the next crash",
+    )
+)
+def _crash_loop(world: Deployment, strike: Strike) -> Undo:
+    host = world.hosts[strike.target]
+    is_over = False
+
+    def crash() -> None:
+        if not is_over:
+            world.take_down(strike.target, host.crash)
+            world.bring_up(strike.target)
+            world.clock.after(strike.strength * MILLISECOND_NS, crash)
+
+    def end() -> None:
+        nonlocal is_over
+        is_over = True
+
+    crash()
+    return end
+
+
+@HOSTS.fault(
+    FaultOptions(
+        "stop-restart",
+        "an instance is stopped by SIGTERM and started again later, so the others take its partitions",
+        "the end of a running transaction or batch; joining and leaving",
+        any_host,
+        strikes_per_minute=Span(2, 10),
+        duration_ms=Span(100, 8_000),
+        moment=AT_WORK,
+    )
+)
+def _stop_restart(world: Deployment, strike: Strike) -> Undo:
+    world.take_down(strike.target, world.hosts[strike.target].stop)
+    return lambda: world.bring_up(strike.target)
+
+
+@HOSTS.fault(
+    FaultOptions(
+        "pause",
+        "a host stands still while the world goes on, often for longer than its session time-out",
+        "everything in flight: it wakes up as a zombie",
+        any_host,
+        strikes_per_minute=Span(2, 10),
+        duration_ms=Span(100, 14_000),
+        moment=AT_WORK,
+    )
+)
+def _pause(world: Deployment, strike: Strike) -> Undo:
+    host = world.hosts[strike.target]
+    paused = host.incarnation
+    host.pause()
+
+    def resume() -> None:
+        if host.incarnation is paused:
+            host.resume()
+
+    return resume
+
+
+@HOSTS.fault(
+    FaultOptions(
+        "clock-jump",
+        "a host's wall clock jumps and is set right later",
+        "a request's own time; the time to live of a completing row",
+        any_host,
+        strikes_per_minute=Span(2, 8),
+        duration_ms=Span(500, 10_000),
+        strength=Span(-600_000, 600_000),
+        strength_meaning="ms, forward or back",
+    )
+)
+def _clock_jump(world: Deployment, strike: Strike) -> Undo:
+    wall = world.hosts[strike.target].wall
+    wall.jump(strike.strength * MILLISECOND_NS)
+    return wall.synchronise
+
+
+@HOSTS.fault(
+    FaultOptions(
+        "clock-drift",
+        "a host's wall clock runs fast or slow",
+        "a request's own time",
+        any_host,
+        strikes_per_minute=Span(2, 6),
+        duration_ms=Span(2_000, 20_000),
+        strength=Span(-50_000, 50_000),
+        strength_meaning="parts per million",
+    )
+)
+def _clock_drift(world: Deployment, strike: Strike) -> Undo:
+    wall = world.hosts[strike.target].wall
+    wall.set_drift_ppb(strike.strength * 1_000)
+    return wall.synchronise
+
+
+@HOSTS.fault(
+    FaultOptions(
+        "corrupt-snapshot",
+        "a host crashes and its newest snapshot comes back altered",
+        "reading a snapshot when a partition is taken over",
+        host_of(*TRANSACTIONAL_SERVICES),
+        strikes_per_minute=Span(1, 4),
+        duration_ms=Span(100, 4_000),
+    )
+)
+def _corrupt_snapshot(world: Deployment, strike: Strike) -> Undo:
+    host = world.hosts[strike.target]
+    world.take_down(strike.target, host.crash)
+    stream = world.randomness.stream(f"faults/corrupt-snapshot/{strike.target}/{strike.at_ns}")
+    for name in reversed(host.disk.file_names()):
+        if host.disk.corrupt(name, stream):
+            break
+    return lambda: world.bring_up(strike.target)

@@ -1,0 +1,197 @@
+"""Faults of Kafka: its brokers, partitions, groups and transactions (design section 8)."""
+
+from typing import Final
+
+from sim.deployment import Deployment
+from sim.faults.aims import TRANSACTIONAL_SERVICES, any_broker, any_group, any_topic, host_of, the_world
+from sim.faults.kind import Kind, Undo
+from sim.faults.moments import AT_WORK, IN_A_TRANSACTION
+from sim.faults.plan import FaultOptions, Span
+from sim.script import Strike
+
+KAFKA: Final = Kind("Kafka")
+
+
+@KAFKA.fault(
+    FaultOptions(
+        "lost-answers",
+        "answers of brokers are lost after the write; the client times out or sees its connection break",
+        "producer sends, transaction commits, offset commits",
+        the_world,
+        strikes_per_minute=Span(2, 8),
+        duration_ms=Span(500, 5_000),
+        strength=Span(10_000, 300_000),
+        strength_meaning="ppm of answers",
+    )
+)
+def _lost_answers(world: Deployment, strike: Strike) -> Undo:
+    world.kafka.faults.lose_answers(strike.strength)
+    return lambda: world.kafka.faults.lose_answers(0)
+
+
+@KAFKA.fault(
+    FaultOptions(
+        "broker-crash",
+        "a broker dies and comes back; leaders and coordinators move",
+        "every call to Kafka",
+        any_broker,
+        strikes_per_minute=Span(1, 6),
+        duration_ms=Span(300, 8_000),
+        moment=IN_A_TRANSACTION,
+    )
+)
+def _broker_crash(world: Deployment, strike: Strike) -> Undo:
+    broker = world.broker_id(strike.target)
+    world.kafka.faults.crash_broker(broker)
+    return lambda: world.kafka.faults.return_broker(broker)
+
+
+@KAFKA.fault(
+    FaultOptions(
+        "leader-change",
+        "the leader of a partition moves to another in-sync replica",
+        "producer sends and fetches in flight",
+        any_topic,
+        strikes_per_minute=Span(4, 20),
+        duration_ms=Span(0, 0),
+        strength=Span(0, 7),
+        strength_meaning="partition, modulo the topic's number of them",
+        moment=IN_A_TRANSACTION,
+    )
+)
+def _leader_change(world: Deployment, strike: Strike) -> None:
+    world.kafka.faults.move_leader(strike.target, world.partition_of(strike.target, strike.strength))
+
+
+@KAFKA.fault(
+    FaultOptions(
+        "no-leader",
+        "a partition has no leader for longer than a request waits",
+        "producer sends until their delivery time-out",
+        any_topic,
+        strikes_per_minute=Span(1, 3),
+        duration_ms=Span(2_000, 15_000),
+        strength=Span(0, 7),
+        strength_meaning="partition, modulo the topic's number of them",
+    )
+)
+def _no_leader(world: Deployment, strike: Strike) -> None:
+    partition = world.partition_of(strike.target, strike.strength)
+    world.kafka.faults.no_leader(strike.target, partition, world.clock.now + strike.duration_ns)
+
+
+@KAFKA.fault(
+    FaultOptions(
+        "rebalance",
+        "a group rebalances in the middle of whatever it is doing",
+        "partition ownership; offset commits of the generation before",
+        any_group,
+        strikes_per_minute=Span(2, 12),
+        duration_ms=Span(0, 0),
+        moment=AT_WORK,
+    )
+)
+def _rebalance(world: Deployment, strike: Strike) -> None:
+    world.kafka.faults.rebalance(strike.target)
+
+
+@KAFKA.fault(
+    FaultOptions(
+        "member-eviction",
+        "a member is thrown out of its group while it is still at work: a zombie",
+        "transactions and writes of the old owner",
+        any_group,
+        strikes_per_minute=Span(1, 6),
+        duration_ms=Span(0, 0),
+        moment=AT_WORK,
+    )
+)
+def _member_eviction(world: Deployment, strike: Strike) -> None:
+    world.kafka.faults.evict(strike.target)
+
+
+@KAFKA.fault(
+    FaultOptions(
+        "commit-refused",
+        "offset commits are refused, so records are delivered again after the next rebalance or restart",
+        "settlement's commit after its rows; offsets in a transaction",
+        the_world,
+        strikes_per_minute=Span(2, 8),
+        duration_ms=Span(500, 5_000),
+        strength=Span(50_000, 600_000),
+        strength_meaning="ppm of commits",
+    )
+)
+def _commit_refused(world: Deployment, strike: Strike) -> Undo:
+    world.kafka.faults.lose_commits(strike.strength)
+    return lambda: world.kafka.faults.lose_commits(0)
+
+
+@KAFKA.fault(
+    FaultOptions(
+        "redelivery",
+        "a group that could not commit rebalances: its records come again",
+        "settlement's replay of rows; the resume point of the transactional services",
+        any_group,
+        strikes_per_minute=Span(2, 6),
+        duration_ms=Span(300, 2_500),
+        strength=Span(300_000, 1_000_000),
+        strength_meaning="ppm of commits refused before the rebalance",
+    )
+)
+def _redelivery(world: Deployment, strike: Strike) -> Undo:
+    world.kafka.faults.lose_commits(strike.strength)
+
+    def rebalance() -> None:
+        world.kafka.faults.rebalance(strike.target)
+        world.kafka.faults.lose_commits(0)
+
+    return rebalance
+
+
+@KAFKA.fault(
+    FaultOptions(
+        "coordinator-change",
+        "another broker becomes the coordinator of a group and of the transactions of its service",
+        "commit_transaction, send_offsets_to_transaction, offset commits, heartbeats",
+        any_group,
+        strikes_per_minute=Span(2, 10),
+        duration_ms=Span(0, 0),
+        moment=IN_A_TRANSACTION,
+    )
+)
+def _coordinator_change(world: Deployment, strike: Strike) -> None:
+    world.kafka.faults.move_group_coordinator(strike.target)
+    for transactional_id in world.transactional_ids(strike.target):
+        world.kafka.faults.move_transaction_coordinator(transactional_id)
+
+
+@KAFKA.fault(
+    FaultOptions(
+        "transaction-timeout",
+        "an open transaction is ended by its time-out and its producer fenced",
+        "sends and commits of a transaction that took too long",
+        host_of(*TRANSACTIONAL_SERVICES),
+        strikes_per_minute=Span(2, 8),
+        duration_ms=Span(0, 0),
+        moment=IN_A_TRANSACTION,
+    )
+)
+def _transaction_timeout(world: Deployment, strike: Strike) -> None:
+    for transactional_id in world.transactional_ids(world.hosts[strike.target].service):
+        if world.kafka.faults.time_out_transaction(transactional_id):
+            return
+
+
+@KAFKA.fault(
+    FaultOptions(
+        "stalled-markers",
+        "transactions are committed, but their markers are written late",
+        "reading one's own output to its end when a partition is taken over",
+        the_world,
+        strikes_per_minute=Span(1, 6),
+        duration_ms=Span(100, 3_000),
+    )
+)
+def _stalled_markers(world: Deployment, strike: Strike) -> None:
+    world.kafka.faults.stall_markers(world.clock.now + strike.duration_ns)
