@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from sim.commandline import main
-from sim.conform import commands, suite
+from sim.commands import conform as commands
+from sim.conform import suite
 from sim.conform.kafka_sequences import Report
 from sim.conform.suite import SuiteError, SuiteResult, run_suite, suite_folder
 
