@@ -101,7 +101,8 @@ class Network:
         self._latencies: list[tuple[str, str, Latency]] = [("*", "*", latency)]
         self._faults: list[LinkFault] = []
         self._links: dict[tuple[str, str], _Link] = {}
-        self._version = 0
+        self.version = 0
+        """Changes whenever a fault or a latency does."""
 
     # -- messages
 
@@ -111,7 +112,7 @@ class Network:
         Messages of the same direction arrive in the order in which they were sent.
         """
         link = self._links.get((source, target))
-        if link is None or link.version != self._version:
+        if link is None or link.version != self.version:
             link = self._resolve(source, target)
         delay_ns = link.table_ns[link.bits(LATENCY_BITS)]
         if link.faults:
@@ -135,7 +136,7 @@ class Network:
         link is the caller's affair then.
         """
         link = self._links.get((source, target))
-        if link is None or link.version != self._version:
+        if link is None or link.version != self.version:
             link = self._resolve(source, target)
         delay_ns = link.table_ns[link.bits(LATENCY_BITS)]
         return self._strike(link, delay_ns) if link.faults else delay_ns
@@ -146,19 +147,14 @@ class Network:
         For infrastructure that draws many latencies at once; it holds for as long as `version` stays the same.
         """
         link = self._links.get((source, target))
-        if link is None or link.version != self._version:
+        if link is None or link.version != self.version:
             link = self._resolve(source, target)
         return None if link.faults else link.table_ns
-
-    @property
-    def version(self) -> int:
-        """Changes whenever a fault or a latency does."""
-        return self._version
 
     def is_clear(self, source: str, target: str) -> bool:
         """Whether no fault is on that direction of the link now."""
         link = self._links.get((source, target))
-        if link is None or link.version != self._version:
+        if link is None or link.version != self.version:
             link = self._resolve(source, target)
         return not link.faults
 
@@ -195,23 +191,23 @@ class Network:
     def remove(self, fault: LinkFault) -> None:
         """Take back that very fault; nothing happens when it is gone already."""
         self._faults = [other for other in self._faults if other is not fault]
-        self._version += 1
+        self.version += 1
 
     def heal_all(self) -> None:
         """Take back every fault: the beginning of the second phase of a run."""
         self._faults = []
-        self._version += 1
+        self.version += 1
 
     def set_latency(self, source: str, target: str, latency: Latency) -> None:
         """Give these links a latency of their own; the last one set for a link counts."""
         self._latencies.append((source, target, latency))
-        self._version += 1
+        self.version += 1
 
     # -- inside
 
     def _add(self, fault: LinkFault) -> LinkFault:
         self._faults.append(fault)
-        self._version += 1
+        self.version += 1
         return fault
 
     def _remove(self, kind: str, source: str, target: str) -> None:
@@ -230,7 +226,7 @@ class Network:
         for from_pattern, to_pattern, latency in self._latencies:
             if _matches(from_pattern, source) and _matches(to_pattern, target):
                 link.table_ns = latency.table_ns
-        link.version = self._version
+        link.version = self.version
         return link
 
     def _strike(self, link: _Link, delay_ns: int) -> int | None:

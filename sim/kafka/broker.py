@@ -148,7 +148,7 @@ class BrokerRequests:
         if acks == 1:
             call.answer(results)
         if advances:
-            self._clock.at(ready_ns, self._replicated, advances, waiting if acks == ACKS_ALL else None)
+            self._clock.post(ready_ns, self._replicated, (advances, waiting if acks == ACKS_ALL else None))
         elif acks == ACKS_ALL and waiting.remaining == 0:
             call.answer(results)
 
@@ -261,74 +261,88 @@ class BrokerRequests:
         max_bytes: int,
     ) -> None:
         """Answer with what there is, or wait until there is something."""
-        self._try_fetch(ParkedFetch(call, parts, read_committed, max_partition_bytes, max_bytes), park=True)
+        fetch = ParkedFetch(call, parts, read_committed, max_partition_bytes, max_bytes)
+        if self._has_answer(fetch):
+            self._answer_fetch(fetch)
+            return
+        call.is_parked = True
+        fetch.parked_ns = self._clock._now
+        client = call.transport
+        for tp, offset in parts:
+            self._partitions[tp].fetch_waiters[client] = (offset, fetch)
+        call.park(fetch)
 
-    def _try_fetch(self, fetch: ParkedFetch, park: bool) -> None:
+    def _has_answer(self, fetch: ParkedFetch) -> bool:
+        """Whether there is data for a fetch, or something to be told about one of its partitions."""
+        broker = fetch.call.broker
+        for tp, offset in fetch.parts:
+            partition = self._partitions.get(tp)
+            if partition is None or partition.leader != broker:
+                return True
+            log = partition.log
+            upto = log.last_stable_offset if fetch.read_committed else log.high_watermark
+            if offset < upto or not log.start_offset <= offset <= log.end_offset:
+                return True
+        return False
+
+    def _answer_fetch(self, fetch: ParkedFetch) -> None:
+        """Answer with what there is now, which may be nothing."""
         broker = fetch.call.broker
         found: Fetched = []
-        has_something = False
         left_bytes = fetch.max_bytes
+        is_first = True
         for tp, offset in fetch.parts:
             partition = self._partitions.get(tp)
             if partition is None:
                 found.append((tp, offset, UnknownTopicOrPartitionError, -1, -1, []))
-                has_something = True
+                is_first = False
                 continue
             log = partition.log
             if partition.leader != broker:
                 found.append((tp, offset, NotLeaderForPartitionError, -1, -1, []))
-                has_something = True
+                is_first = False
                 continue
+            visible, stable = log.high_watermark, log.last_stable_offset
             if not log.start_offset <= offset <= log.end_offset:
-                found.append((tp, offset, OffsetOutOfRangeError, log.high_watermark, log.last_stable_offset, []))
-                has_something = True
+                found.append((tp, offset, OffsetOutOfRangeError, visible, stable, []))
+                is_first = False
                 continue
-            upto = log.last_stable_offset if fetch.read_committed else log.high_watermark
+            upto = stable if fetch.read_committed else visible
             batches: list[Batch] = []
             # The first partition with data always gives a batch, however large (KIP-74); the others share what is left.
-            if offset < upto and (left_bytes > 0 or not has_something):
+            if offset < upto and (left_bytes > 0 or is_first):
                 batches = log.read(offset, upto, min(fetch.max_partition_bytes, left_bytes))
                 for batch in batches:
                     left_bytes -= batch.size_bytes
-                has_something = True
-            found.append((tp, offset, None, log.high_watermark, log.last_stable_offset, batches))
-        if has_something or not park:
-            fetch.is_answered = True
-            fetch.call.answer(found)
-            return
-        fetch.call.is_parked = True
-        fetch.parked_ns = self._clock._now
-        for tp, _ in fetch.parts:
-            self._partitions[tp].fetch_waiters.append(fetch)
-        fetch.call.park(fetch)
+                is_first = False
+            found.append((tp, offset, None, visible, stable, batches))
+        fetch.is_answered = True
+        fetch.call.answer(found)
 
     def _wake(self, partition: Partition) -> None:
         waiters = partition.fetch_waiters
-        log = partition.log
-        left: list[ParkedFetch] = []
-        ready: list[ParkedFetch] = []
-        for fetch in waiters:
-            if fetch.is_answered or fetch.call.is_done:
-                continue
-            upto = log.last_stable_offset if fetch.read_committed else log.high_watermark
-            if any(tp == partition.tp and offset < upto for tp, offset in fetch.parts):
-                ready.append(fetch)
-            else:
-                left.append(fetch)
-        partition.fetch_waiters = left
-        for fetch in ready:
-            self._try_fetch(fetch, park=True)
+        stable, visible = partition.log.last_stable_offset, partition.log.high_watermark
+        # Most of what becomes visible belongs to a transaction that is open, and wakes nobody.
+        ready = [
+            client
+            for client, (offset, fetch) in waiters.items()
+            if offset < (stable if fetch.read_committed else visible)
+        ]
+        for client in ready:
+            _, fetch = waiters.pop(client)
+            if not fetch.is_answered and not fetch.call.is_done:
+                self._answer_fetch(fetch)
 
     def expire(self, fetch: ParkedFetch) -> None:
         """Answer a parked fetch with what there is, which may be nothing: its wait is over."""
         if not fetch.is_answered and not fetch.call.is_done:
-            self._try_fetch(fetch, park=False)
+            self._answer_fetch(fetch)
 
     def start_moved(self, partition: Partition) -> None:
         """Records at the start are gone: whoever waits before it hears so, as at the end of a real long poll."""
         start = partition.log.start_offset
-        for fetch in list(partition.fetch_waiters):
-            if any(tp == partition.tp and offset < start for tp, offset in fetch.parts):
+        for offset, fetch in list(partition.fetch_waiters.values()):
+            if offset < start:
                 self.expire(fetch)
 
     def release(self, partition: Partition) -> None:
@@ -338,8 +352,8 @@ class BrokerRequests:
         for _, waiting in waiters:
             waiting.results[partition.tp] = (NotLeaderForPartitionError, -1, -1)
             waiting.settle_one()
-        parked, partition.fetch_waiters = partition.fetch_waiters, []
-        for fetch in parked:
+        parked, partition.fetch_waiters = partition.fetch_waiters, {}
+        for _, fetch in parked.values():
             self.expire(fetch)
 
     # -- offsets

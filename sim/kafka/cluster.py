@@ -27,6 +27,7 @@ from sim.kafka.groups import GroupCoordinators
 from sim.kafka.log import COMMITTED, DATA
 from sim.kafka.partition import Partition
 from sim.kafka.transactions import TransactionCoordinators
+from sim.network import LATENCY_BITS
 
 if TYPE_CHECKING:
     from sim.clock import Clock
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from sim.randomness import Randomness
 
 _MS = 1_000_000
+_LATENCY_MASK = (1 << LATENCY_BITS) - 1
 _REPLICA_TEND_NS = 100_000_000
 """How often the followers that replication does not reach are looked after."""
 
@@ -89,6 +91,9 @@ class KafkaCluster:
         self._tending = False
         self._held: dict[TopicPartition, int] = {}
         self._stream = randomness.stream("kafka/coordinators")
+        # By broker: the latencies to the others; found again when a link or a broker's life changes.
+        self._storing_tables_ns: dict[int, list[tuple[int, ...]]] = {}
+        self._storing_version = -1
 
     # -- topics
 
@@ -142,6 +147,19 @@ class KafkaCluster:
                     if offset >= log.start_offset:
                         yield tp.partition, offset, batch.appended_ns, timestamp_ms, batch.producer_id, key, value
                     offset += 1
+
+    # -- what the clients of a host are about
+
+    def is_asking(self, host: str, request: str) -> bool:
+        """Whether a client on that host has a request of that name (its handler's) outstanding."""
+        return any(each.is_asking(request) for each in self._transports_of(host))
+
+    def reads_without_group(self, host: str) -> bool:
+        """Whether a consumer of no group is open on that host."""
+        return any(each.is_of_no_group for each in self._transports_of(host))
+
+    def _transports_of(self, host: str) -> Iterator[Transport]:
+        return (each for each in self._transports.values() if each.host == host and each.incarnation.alive)
 
     def release(self) -> None:
         """Let go of all records, when the run is over: the frames of dead hosts keep the cluster itself for ever."""
@@ -198,6 +216,7 @@ class KafkaCluster:
             return
         now = self.clock.now
         self._up[broker] = False
+        self._storing_tables_ns.clear()
         self.lives[broker] += 1
         for partition in self.partitions.values():
             if partition.leader == broker:
@@ -217,6 +236,7 @@ class KafkaCluster:
         if self._up[broker]:
             return
         self._up[broker] = True
+        self._storing_tables_ns.clear()
         for partition in self.partitions.values():
             if partition.leader is None and broker in partition.replicas:
                 self.clock.after(self.config.election_ns, self._elect, partition)
@@ -336,6 +356,38 @@ class KafkaCluster:
 
     def storing_ns(self, broker: int) -> int:
         """How long a coordinator takes to have a decision replicated before it answers: there and back once."""
+        if self._storing_version != self.network.version:
+            self._storing_version = self.network.version
+            self._storing_tables_ns.clear()
+        tables_ns = self._storing_tables_ns.get(broker)
+        if tables_ns is None:
+            tables_ns = self._storing_tables_ns[broker] = self._clear_storing_tables_ns(broker)
+        if not tables_ns:
+            return self._disturbed_storing_ns(broker)
+        # Four or more times a transaction: all latencies from one draw.
+        drawn = self._stream.bits(LATENCY_BITS * len(tables_ns))
+        slowest = 0
+        for table_ns in tables_ns:
+            there_ns = table_ns[drawn & _LATENCY_MASK]
+            drawn >>= LATENCY_BITS
+            if there_ns > slowest:
+                slowest = there_ns
+        return 2 * slowest
+
+    def _clear_storing_tables_ns(self, broker: int) -> list[tuple[int, ...]]:
+        """The equally likely latencies to each other broker that is up; none when a fault is on one of the links."""
+        here = self.broker_names[broker]
+        tables_ns: list[tuple[int, ...]] = []
+        for other in self.broker_ids:
+            if other != broker and self._up[other]:
+                table_ns = self.network.clear_table_ns(here, self.broker_names[other])
+                if table_ns is None:
+                    return []
+                tables_ns.append(table_ns)
+        return tables_ns
+
+    def _disturbed_storing_ns(self, broker: int) -> int:
+        """`storing_ns` where a fault is on a link, or where there is no other broker."""
         here = self.broker_names[broker]
         slowest = 0
         for other in self.broker_ids:
@@ -362,9 +414,13 @@ class KafkaCluster:
 
     def not_coordinator(self, kind: str, key: str, broker: int) -> KafkaError | None:
         """Why that broker cannot answer for a group or transactional id, None if it can."""
-        if self.coordinator(kind, key) != broker:
+        seat = self._seats.get((kind, key))
+        if seat is None:
+            self.coordinator(kind, key)
+            seat = self._seats[kind, key]
+        if seat.broker != broker or not self._up[broker]:
             return NotCoordinatorError()
-        if self._seats[kind, key].ready_ns > self.clock.now:
+        if seat.ready_ns > self.clock._now:
             return CoordinatorLoadInProgressError()
         return None
 

@@ -43,7 +43,8 @@ class KafkaFaults:
     def __init__(self, cluster: KafkaCluster) -> None:
         self._cluster = cluster
         self._stream = cluster.randomness.stream("kafka/faults")
-        self._answers_ppm = 0
+        self.answers_ppm = 0
+        """How likely the answer to a write is lost; 0 while `lose_answers` is off."""
         self._commits_ppm = 0
         self.alterations: dict[TopicPartition, list[str]] = {}
         self.losses: dict[TopicPartition, int] = {}
@@ -52,7 +53,7 @@ class KafkaFaults:
 
     def heal(self) -> None:
         """Take back every fault that lasts, and bring all brokers back: the beginning of the second phase of a run."""
-        self._answers_ppm = self._commits_ppm = 0
+        self.answers_ppm = self._commits_ppm = 0
         self.alterations.clear()
         self.losses.clear()
         self.markers_stalled_until_ns = 0
@@ -89,19 +90,14 @@ class KafkaFaults:
 
         Half of them break the connection too.
         """
-        self._answers_ppm = ppm
-
-    @property
-    def answers_are_lost(self) -> bool:
-        """Whether `lose_answers` is on."""
-        return self._answers_ppm > 0
+        self.answers_ppm = ppm
 
     def loses_answer(self, call: Call) -> bool:
         """Whether this answer is lost. A broken connection is told to the client.
 
         Otherwise it waits for its time-out.
         """
-        if call.request not in WRITES or not self._stream.chance_ppm(self._answers_ppm):
+        if call.request not in WRITES or not self._stream.chance_ppm(self.answers_ppm):
             return False
         self._cluster.struck["answer-lost"] += 1
         if self._stream.below(2):

@@ -27,6 +27,7 @@ from sim.network import LATENCY_BITS
 
 if TYPE_CHECKING:
     from sim.kafka.broker import ParkedFetch, ProduceCall
+    from sim.kafka.transport import Transport
     from sim.network import Network
 
 _Path = tuple[int, tuple[int, ...], tuple[int, ...]]
@@ -76,7 +77,8 @@ class Partition:
         self.behind: dict[int, int] = {}
         self.behind_since_ns: dict[int, int] = {}
         self.ack_waiters: deque[tuple[int, ProduceCall]] = deque()
-        self.fetch_waiters: list[ParkedFetch] = []
+        # The fetches that wait for data from here, with the offset from which on. By client: it has one at a time.
+        self.fetch_waiters: dict[Transport, tuple[int, ParkedFetch]] = {}
         self._clear_paths: list[_Path] | None = None
         self._paths_version = _NEVER
 

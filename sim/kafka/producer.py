@@ -358,7 +358,10 @@ class Producer:
         return cast("Future[RecordMetadata]", delivery)
 
     def _topic_partition(self, topic: str, partition: int) -> TopicPartition:
-        return self._tps.setdefault((topic, partition), TopicPartition(topic, partition))
+        tp = self._tps.get((topic, partition))
+        if tp is None:
+            tp = self._tps[topic, partition] = TopicPartition(topic, partition)
+        return tp
 
     def _cover(self, tp: TopicPartition) -> None:
         """Have the transaction, if there is one, cover the partition before anything is sent there."""
@@ -407,7 +410,7 @@ class Producer:
         if self._producer_id < 0:
             await asyncio.shield(self._pid_known)
         self._enter(IN_TRANSACTION)
-        self._ended = self._loop.create_future()
+        self._ended = Future(loop=self._loop)
 
     async def commit_transaction(self) -> None:
         """Commit once every delivery has ended, well or badly."""
@@ -434,10 +437,11 @@ class Producer:
             raise IllegalOperation("Not in the middle of a transaction")
         if not group_id or not isinstance(group_id, str):
             raise ValueError(group_id)
-        stored: Future[None] = self._loop.create_future()
+        # Nobody else waits for this future: whether it was cancelled makes no difference to what is sent.
+        stored: Future[None] = Future(loop=self._loop)
         self._offsets.append((group_id, commit_structure_validate(offsets), stored))
-        self._wake()
-        await asyncio.shield(stored)
+        self._pump()
+        await stored
 
     @property
     def is_fenced(self) -> bool:
@@ -455,11 +459,12 @@ class Producer:
             for batches in self._batches.values():
                 for batch in batches:
                     batch.is_closed = True  # the transaction takes nothing more, so nothing lingers
-        self._wake()
+            self._pump()
 
     async def _await_end(self) -> None:
+        # Nobody else waits for this future: one that was cancelled ends the wait, not the commit.
         assert self._ended is not None
-        await asyncio.shield(self._ended)
+        await self._ended
 
     def _complete_transaction(self) -> None:
         self._enter(READY)
@@ -627,8 +632,10 @@ class Producer:
             self._muted.pop(batch.tp, None)
         if self._idle_waiters:
             self._notify_idle()
-        if self._batches or self._transactional_id is not None:
+        if self._batches:
             self._wake()
+        elif self._transactional_id is not None:
+            self._pump()  # the end of a transaction waits for the last delivery
 
     def _notify_idle(self) -> None:
         waiters, self._idle_waiters = self._idle_waiters, []
@@ -713,7 +720,8 @@ class Producer:
 
     def _request_over(self) -> None:
         self._is_requesting = False
-        self._notify_idle()
+        if self._idle_waiters:
+            self._notify_idle()
         self._pump()
 
     def _searched(self, search: Task[int]) -> None:

@@ -60,18 +60,20 @@ class PartitionState:
 class Assignment:
     """The partitions that a consumer owns until the next assignment."""
 
-    __slots__ = ("ended", "order", "states", "tps")
+    __slots__ = ("ended", "is_active", "order", "states", "tps")
 
     def __init__(self, tps: Iterable[TopicPartition], loop: asyncio.AbstractEventLoop) -> None:
         self.order = sorted(dict.fromkeys(tps))
         self.tps = PartitionSet(self.order)
         self.states = {tp: PartitionState(loop) for tp in self.order}
+        self.is_active = True  # until a later assignment has replaced it
         self.ended: Future[None] = loop.create_future()
 
-    @property
-    def is_active(self) -> bool:
-        """Whether no later assignment has replaced it."""
-        return not self.ended.done()
+    def end(self) -> None:
+        """Another one takes its place, or none. Does nothing when called again."""
+        if self.is_active:
+            self.is_active = False
+            self.ended.set_result(None)
 
     def consumed_offsets(self) -> dict[TopicPartition, OffsetAndMetadata]:
         """The position of every partition that has one, as offsets to commit."""
@@ -135,8 +137,8 @@ class SubscriptionState:
     def assign_from_group(self, tps: Iterable[TopicPartition]) -> None:
         """Own what the group has assigned."""
         assert self.current is not None
-        if self.current.assignment is not None and self.current.assignment.is_active:
-            self.current.assignment.ended.set_result(None)
+        if self.current.assignment is not None:
+            self.current.assignment.end()
         self.current.assignment = Assignment(tps, self._loop)
         self.current.is_reassigning = False
         self._notify(self._assignment_waiters)
@@ -183,8 +185,8 @@ class SubscriptionState:
         if self.current is not None:
             if not self.current.ended.done():
                 self.current.ended.set_result(None)
-            if self.current.assignment is not None and self.current.assignment.is_active:
-                self.current.assignment.ended.set_result(None)
+            if self.current.assignment is not None:
+                self.current.assignment.end()
 
     def _waiter(self, waiters: list[Future[None]]) -> Future[None]:
         waiter: Future[None] = self._loop.create_future()

@@ -62,6 +62,7 @@ class TransactionalId:
         "epoch",
         "groups",
         "name",
+        "owner",
         "partitions",
         "producer_id",
         "state",
@@ -76,6 +77,8 @@ class TransactionalId:
         self.epoch = -1
         self.timeout_ms = timeout_ms
         self.state = EMPTY
+        self.owner = ""
+        """The host that was given the newest epoch."""
         self.partitions: dict[TopicPartition, None] = {}
         self.groups: dict[str, None] = {}
         self.deadline_ns = 0
@@ -106,6 +109,16 @@ class TransactionCoordinators:
         """Whether the id has a transaction that has not been completed."""
         entry = self._ids.get(transactional_id)
         return entry is not None and (entry.state == ONGOING or entry.is_ending)
+
+    def is_ending(self, transactional_id: str) -> bool:
+        """Whether the id has a transaction that is decided and whose markers are not all written."""
+        entry = self._ids.get(transactional_id)
+        return entry is not None and entry.is_ending
+
+    def owner(self, transactional_id: str) -> str:
+        """The host whose producer was given the newest epoch of the id; empty for an id that nobody has used."""
+        entry = self._ids.get(transactional_id)
+        return entry.owner if entry is not None else ""
 
     @property
     def any_open(self) -> bool:
@@ -147,6 +160,7 @@ class TransactionCoordinators:
             call.refuse(ConcurrentTransactions())
             return
         entry.timeout_ms = timeout_ms
+        entry.owner = call.transport.host
         self._raise_epoch(entry)
         entry.state = EMPTY
         entry.partitions.clear()
@@ -309,7 +323,8 @@ class TransactionCoordinators:
             self._complete(entry)
             return
         least, most = self._cluster.config.marker_delay_ns
-        self._clock.after(self._stream.between(least, most), self._send_markers, entry, list(entry.unmarked))
+        at_ns = self._clock._now + self._stream.between(least, most)
+        self._clock.post(at_ns, self._send_markers, (entry, list(entry.unmarked)))
 
     def _send_markers(self, entry: TransactionalId, places: list[TopicPartition | str]) -> None:
         """Send the markers, one request to each leader; what has no leader now is tried again."""
@@ -321,22 +336,22 @@ class TransactionCoordinators:
             return
         by_broker: dict[int, list[TopicPartition | str]] = {}
         postponed: list[TopicPartition | str] = []
+        partitions = self._cluster.partitions
         for place in places:
-            if isinstance(place, str):
-                broker = self._cluster.coordinator("group", place)
-            else:
-                broker = self._cluster.partitions[place].leader
+            broker = self._cluster.coordinator("group", place) if place.__class__ is str else partitions[place].leader
             if broker is None:
                 postponed.append(place)
+            elif broker in by_broker:
+                by_broker[broker].append(place)
             else:
-                by_broker.setdefault(broker, []).append(place)
+                by_broker[broker] = [place]
         names = self._cluster.broker_names
         for broker, group in by_broker.items():
             delay_ns = self._cluster.network.delay_ns(names[coordinator], names[broker])
             if delay_ns is None:
                 postponed.extend(group)
             else:
-                self._clock.after(delay_ns, self._write_markers, entry, broker, group)
+                self._clock.post(now + delay_ns, self._write_markers, (entry, broker, group))
         if postponed:
             self._clock.after(_MARKER_RETRY_NS, self._send_markers, entry, postponed)
 
@@ -361,9 +376,12 @@ class TransactionCoordinators:
             marker = Batch([], 78, entry.producer_id, entry.epoch, transactional=True, control=control)
             at_ns = self._cluster.requests.append_marker(partition, marker)
             written.append((partition, partition.epoch, partition.log.end_offset))
-            ready_ns = max(ready_ns, now + _MARKER_RETRY_NS if at_ns is None else at_ns)
+            if at_ns is None:
+                at_ns = now + _MARKER_RETRY_NS
+            if at_ns > ready_ns:
+                ready_ns = at_ns
         if written or not entry.unmarked:
-            self._clock.at(ready_ns, self._marked, entry, written)
+            self._clock.post(ready_ns, self._marked, (entry, written))
         if moved:
             self._clock.after(_MARKER_RETRY_NS, self._send_markers, entry, moved)
 

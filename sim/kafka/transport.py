@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -37,9 +36,6 @@ if TYPE_CHECKING:
 
 REFUSED_NS = 300_000
 """From a connection attempt to a dead broker until the client hears of it."""
-
-_SWEEP_AT_LEAST = 64
-"""Calls that are done stay in the queue of time-outs until there are so many; then they are swept."""
 
 _CONNECTION_ERRORS = (KafkaConnectionError, NodeNotReadyError, RequestTimedOutError)
 
@@ -84,13 +80,14 @@ class Call:
         """Send the result after a delay: one event for both. What is lost is decided now."""
         transport = self.transport
         cluster = transport.cluster
-        if self.is_done or not transport.incarnation.alive or not cluster.is_up(self.broker):
+        if self.is_done or not transport.incarnation.alive or not cluster._up[self.broker]:
             return
-        if cluster.faults.answers_are_lost and cluster.faults.loses_answer(self):
+        if cluster.faults.answers_ppm and cluster.faults.loses_answer(self):
             return
         back_ns = cluster.network.delay_ns(cluster.broker_names[self.broker], transport.host)
         if back_ns is not None:
-            cluster.clock.after(delay_ns + back_ns, transport.incarnation.enter, self.finish, None, result)
+            at_ns = cluster.clock._now + delay_ns + back_ns
+            cluster.clock.post(at_ns, transport.incarnation.enter, (self.finish, None, result))
 
     def _send_back(self, error: KafkaError | None, result: object) -> None:
         transport = self.transport
@@ -98,7 +95,7 @@ class Call:
         if self.is_done or not transport.incarnation.alive or not cluster._up[self.broker]:
             return
         self.is_parked = False
-        if cluster.faults.answers_are_lost and cluster.faults.loses_answer(self):
+        if cluster.faults.answers_ppm and cluster.faults.loses_answer(self):
             return
         source = cluster.broker_names[self.broker]
         cluster.network.send(source, transport.host, transport.incarnation.enter, self.finish, error, result)
@@ -108,6 +105,7 @@ class Call:
         if self.is_done:
             return
         self.is_done = True
+        self.transport._under_way.pop(self, None)
         on_reply = self.on_reply
         self.on_reply = None
         if error is not None and isinstance(error, _CONNECTION_ERRORS):
@@ -136,6 +134,7 @@ class Call:
     def forget(self) -> None:
         """The client does not care any more."""
         self.is_done = True
+        self.transport._under_way.pop(self, None)
         self.on_reply = None
 
 
@@ -149,10 +148,11 @@ class Transport:
         self.loop = incarnation.loop
         self.request_timeout_ns = request_timeout_ms * 1_000_000
         self.is_closed = False
+        self.is_of_no_group = False
+        """Whether it is that of a consumer without a group."""
         self.number = 0
         self.on_connection_error: Callable[[], object] = _nothing
-        self._under_way: deque[Call] = deque()
-        self._sweep_at = _SWEEP_AT_LEAST
+        self._under_way: dict[Call, None] = {}  # in the order of their deadlines
         self._timer: Timer | None = None
         cluster.register(self)
 
@@ -171,10 +171,7 @@ class Transport:
         cluster.network.send(
             self.host, cluster.broker_names[broker], cluster.serve, cluster.lives[broker], call, handler, args
         )
-        self._under_way.append(call)
-        if len(self._under_way) >= self._sweep_at:
-            self._under_way = deque(each for each in self._under_way if not each.is_done)
-            self._sweep_at = max(_SWEEP_AT_LEAST, 2 * len(self._under_way))
+        self._under_way[call] = None
         if self._timer is None:
             self._timer = cluster.clock.at(call.deadline_ns, self.incarnation.enter, self._expire)
         return call
@@ -197,20 +194,23 @@ class Transport:
     def broker_died(self, broker: int) -> None:
         """Every request outstanding at that broker ends with a broken connection."""
         for call in list(self._under_way):
-            if call.broker == broker and not call.is_done:
+            if call.broker == broker:
                 self.incarnation.enter(call.finish, KafkaConnectionError(f"connection to node {broker} closed"), None)
 
     @property
     def is_idle(self) -> bool:
         """Whether no request is outstanding but fetches that wait for data."""
-        return all(call.is_done or call.is_parked for call in self._under_way)
+        return all(call.is_parked for call in self._under_way)
+
+    def is_asking(self, request: str) -> bool:
+        """Whether a request of that name (its handler's) is outstanding."""
+        return any(call.request == request for call in self._under_way)
 
     def close(self) -> None:
         """Close all connections; nothing outstanding is answered any more."""
         self.is_closed = True
-        for call in self._under_way:
+        for call in list(self._under_way):
             call.forget()
-        self._under_way.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -221,20 +221,18 @@ class Transport:
         now = self.cluster.clock._now
         under_way = self._under_way
         while under_way:
-            call = under_way[0]
-            if call.is_done:
-                under_way.popleft()
-            elif call.deadline_ns > now:
+            call = next(iter(under_way))
+            if call.deadline_ns > now:
                 break
-            elif call.is_parked and self._link_is_whole(call.broker):
-                under_way.popleft()
+            if call.is_parked and self._link_is_whole(call.broker):
+                del under_way[call]
                 call.deadline_ns = now + self.request_timeout_ns
-                under_way.append(call)
+                under_way[call] = None
             else:
-                under_way.popleft()
                 call.finish(RequestTimedOutError(), None)
         if under_way and self._timer is None and not self.is_closed:
-            self._timer = self.cluster.clock.at(under_way[0].deadline_ns, self.incarnation.enter, self._expire)
+            deadline_ns = next(iter(under_way)).deadline_ns
+            self._timer = self.cluster.clock.at(deadline_ns, self.incarnation.enter, self._expire)
 
     def _link_is_whole(self, broker: int) -> bool:
         cluster = self.cluster
