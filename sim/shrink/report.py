@@ -21,8 +21,8 @@ from sim.flows.operations import (
 )
 from sim.run import RunResult
 from sim.scenario import SECOND_NS
+from sim.shrink.fewer import script_of
 from sim.shrink.shrinker import Shrunk
-from sim.shrink.simpler import script_of
 from traces.summary import violation_lines
 
 

@@ -7,11 +7,30 @@ from typing import Final
 from sim.progress import Progress
 from sim.run import written_out
 from sim.scenario import Scenario
-from sim.shrink.simpler import PASSES, script_of
+from sim.shrink import fewer, simpler
+from sim.shrink.fewer import Pass, script_of
 from sim.shrink.target import Target, chosen, violated_by
 
-RUNS_MAX: Final = 1_000
-"""So many cases are run at most."""
+PASSES: Final[tuple[Pass, ...]] = (
+    fewer.shorter,
+    fewer.fewer_strikes,
+    fewer.fewer_symbols,
+    fewer.fewer_users,
+    simpler.aimed_strikes,
+    simpler.ample_deposits,
+    fewer.fewer_operations,
+    simpler.one_of_each,
+    simpler.fewer_names,
+    simpler.paced,
+    fewer.less_time,
+    simpler.simpler_operations,
+    simpler.one_bold_strike,
+    simpler.simpler_strikes,
+    fewer.fewer_pairs,
+)
+"""In this order: what takes most away comes first, so that the runs become short soon."""
+SOUNDED_OPERATIONS_MAX: Final = 100
+"""How much a failure depends on luck is asked of cases that are quick to run."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +72,12 @@ def shrink(scenario: Scenario, invariant: str, runs_max: int, progress: Progress
     is_finished = False
     while not is_finished and not target.is_exhausted:
         round_began_with = case
+        is_sounded = False
         for each in PASSES:
-            case = each(case, target.is_broken_by)
+            if not is_sounded and len(script_of(case).operations) <= SOUNDED_OPERATIONS_MAX:
+                target.sound(case)
+                is_sounded = True
+            case = each(case, target.failing)
             script = script_of(case)
             progress.show(
                 f"{target.invariant}: {len(script.operations)} operations, {len(script.strikes)} faults "

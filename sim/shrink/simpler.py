@@ -1,105 +1,42 @@
-"""Passes: each makes a failing case simpler in one way, and keeps what still fails.
+"""Passes that make plainer what is left: fewer hosts, plain orders at an even pace, one aimed strike for many.
 
-A pass takes a case (a scenario with its script) and a test, and gives the simplest case that it found. None of them
-knows what the invariant or the defect is; that a candidate means nothing any more shows when it is run.
+As in `sim.shrink.fewer`, a pass takes a case and a test, and knows nothing of the invariant.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Final, TypeVar
+from functools import partial
+from itertools import combinations
+from typing import Final
 
 from msgspec.structs import replace as replaced
 
 from schema.codes import OrderType, TimeInForce
-from sim.flows.operations import DEPOSIT, NOT_REPEATED, PLACE, REPLACE, Operation
+from sim.deployment import layout_of
+from sim.faults.catalogue import OPTIONS
+from sim.flows.operations import CANCEL, DEPOSIT, NOT_REPEATED, PLACE, REDUCE, REPLACE, Operation
 from sim.scenario import MILLISECOND_NS, Scenario
-from sim.script import Script, Strike
+from sim.script import Strike
+from sim.shrink.fewer import Test, first_failing, script_of, with_script
 from traces.manifest import TopologyRecord
-
-_AMOUNT_MAX: Final = 10**18
-"""A round figure that a column holds."""
-
-T = TypeVar("T")
-Test = Callable[[Scenario], bool]
-"""Whether a case still fails."""
-Pass = Callable[[Scenario, Test], Scenario]
 
 PACE_NS: Final = 100 * MILLISECOND_NS
 """Operations at an even pace read best; slow enough that each has its effect before the next."""
+AMPLE: Final = 10**15
+"""A deposit that pays for whatever a case does; a hundred of them fit a column."""
+MERGED_MAX: Final = 6
+"""Of so many users at most every two are tried as one."""
 
 
-def script_of(case: Scenario) -> Script:
-    """The script of a case; every case has one."""
-    assert case.script is not None
-    return case.script
+def ample_deposits(case: Scenario, test: Test) -> Scenario:
+    """Deposits that pay for everything: one of each user and asset is enough then."""
+    operations = tuple(
+        replaced(each, amount=AMPLE) if each.kind == DEPOSIT else each for each in script_of(case).operations
+    )
+    return first_failing([with_script(case, operations=operations)], test, case)
 
 
-def fewer(items: Sequence[T], fails: Callable[[tuple[T, ...]], bool]) -> tuple[T, ...]:
-    """The fewest of the items, in their order, with which it still fails: whole stretches first, then single ones.
-
-    Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input" (2002), without the complements: a
-    stretch that can be left out is left out at once.
-    """
-    kept = tuple(items)
-    if kept and fails(()):
-        return ()
-    size = len(kept)
-    while size >= 1:
-        end = len(kept)
-        while end > 0:
-            start = max(0, end - size)
-            without = kept[:start] + kept[end:]
-            if fails(without):
-                kept = without
-            end = start
-        size //= 2
-    return kept
-
-
-def fewer_strikes(case: Scenario, fails: Test) -> Scenario:
-    """Leave faults out."""
-
-    def with_strikes(strikes: tuple[Strike, ...]) -> Scenario:
-        return _with(case, strikes=strikes)
-
-    return with_strikes(fewer(script_of(case).strikes, lambda strikes: fails(with_strikes(strikes))))
-
-
-def shorter(case: Scenario, fails: Test) -> Scenario:
-    """Cut the end off: operations and strikes after the moment by which it has failed."""
-    operations = script_of(case).operations
-    low, high = 0, len(operations)
-    # That a longer beginning fails too is likely, not certain: what comes out of it was tested all the same.
-    while high - low > 1:
-        middle = (low + high) // 2
-        if fails(_with(case, operations=operations[:middle])):
-            high = middle
-        else:
-            low = middle
-    return _with(case, operations=operations[:high])
-
-
-def fewer_users(case: Scenario, fails: Test) -> Scenario:
-    """Leave out all that some users do."""
-    users = tuple(dict.fromkeys(each.user_id for each in script_of(case).operations))
-
-    def without(kept: tuple[int, ...]) -> Scenario:
-        mine = tuple(each for each in script_of(case).operations if each.user_id in kept)
-        return _with(case, operations=mine)
-
-    return without(fewer(users, lambda kept: fails(without(kept))))
-
-
-def fewer_operations(case: Scenario, fails: Test) -> Scenario:
-    """Leave operations out, and with each the ones that refer to it."""
-
-    def with_operations(operations: tuple[Operation, ...]) -> Scenario:
-        return _with(case, operations=_without_orphans(operations))
-
-    return with_operations(fewer(script_of(case).operations, lambda kept: fails(with_operations(kept))))
-
-
-def one_of_each(case: Scenario, fails: Test) -> Scenario:
+def one_of_each(case: Scenario, test: Test) -> Scenario:
     """One gateway, one instance of each service, one partition; strikes at those that are gone aim at the first."""
     services = ("ubscore", "matching", "settlement")
     candidates = [
@@ -107,80 +44,89 @@ def one_of_each(case: Scenario, fails: Test) -> Scenario:
         _aimed_at_first(replace(case, instances=1), services),
         _aimed_at_first(replace(case, gateways=1), ("gateway",)),
     ]
-    case = _first_failing(candidates, fails, case)
+    case = first_failing(candidates, test, case)
     topology = script_of(case).topology
     if topology.user_partitions > 1:
-        case = _first_failing([_with(case, topology=_divided(topology, user_partitions=1))], fails, case)
-    case = _first_failing([_with(case, topology=_only_traded(case))], fails, case)
+        case = first_failing([with_script(case, topology=_divided(topology, user_partitions=1))], test, case)
+    case = first_failing([with_script(case, topology=_only_traded(case))], test, case)
     if case.snapshot_interval_outputs:
-        case = _first_failing([replace(case, snapshot_interval_outputs=0)], fails, case)
+        case = first_failing([replace(case, snapshot_interval_outputs=0)], test, case)
     return case
 
 
-def simpler_operations(case: Scenario, fails: Test) -> Scenario:
-    """Plain limit orders of few lots, sent once, at the first gateway, at an even pace, by users 1, 2, 3."""
-    case = _first_failing([_evenly_paced(case)], fails, case)
-    case = _first_failing([_renumbered(case)], fails, case)
+def fewer_names(case: Scenario, test: Test) -> Scenario:
+    """Users 1, 2, 3 and requests r1, r2, r3; two users as one, all trading in one symbol."""
+    case = first_failing([_renumbered(case)], test, case)
+    users = tuple(dict.fromkeys(each.user_id for each in script_of(case).operations))
+    if len(users) <= MERGED_MAX and _has_unique_requests(case):
+        for into, other in combinations(users, 2):
+            case = first_failing([_renumbered(_as_one_user(case, into, other))], test, case)
+    symbols = {each.symbol: each for each in script_of(case).operations if each.symbol}
+    if len(symbols) > 1:
+        case = first_failing([_in_one_symbol(case, name) for name in symbols], test, case)
+    return case
+
+
+def paced(case: Scenario, test: Test) -> Scenario:
+    """Operations at an even pace; strikes stay between the operations between which they were."""
+    times = [each.at_ns for each in script_of(case).operations]
+    candidates = [
+        _retimed(case, [number * PACE_NS for number in range(len(times))]),
+        _retimed(case, [number * PACE_NS // 10 for number in range(len(times))]),
+        _retimed(case, list(_closer(times, PACE_NS))),
+        _retimed(case, list(_closer(times, 10 * PACE_NS))),
+    ]
+    return first_failing(candidates, test, case)
+
+
+def simpler_operations(case: Scenario, test: Test) -> Scenario:
+    """Plain limit orders of few lots, sent once, at the first gateway, and all of them cheap or alike in price."""
     for number in range(len(script_of(case).operations)):
-        for simpler in _simpler(script_of(case).operations[number]):
+        for simpler in _simpler(case, script_of(case).operations[number]):
             before = script_of(case).operations
-            after = (*before[:number], simpler(before[number]), *before[number + 1 :])
-            if after != before and fails(_with(case, operations=after)):
-                case = _with(case, operations=after)
+            if number < len(before):
+                after = (*before[:number], simpler(before[number]), *before[number + 1 :])
+                case = first_failing([with_script(case, operations=after)], test, case)
     return case
 
 
-def simpler_strikes(case: Scenario, fails: Test) -> Scenario:
-    """Strikes at their own time rather than a moment's, shorter, and weaker."""
+def aimed_strikes(case: Scenario, test: Test) -> Scenario:
+    """Strikes at the moment that hurts rather than at an instant of time: they hurt whatever else changes."""
+    layout = layout_of(case)
     for number in range(len(script_of(case).strikes)):
-        for simpler in (_unaimed, _half_as_long, _half_as_long, _half_as_strong, _half_as_strong, _rounded):
-            before = script_of(case).strikes
-            after = (*before[:number], simpler(before[number]), *before[number + 1 :])
-            if after != before and fails(_with(case, strikes=after)):
-                case = _with(case, strikes=after)
+        strike = script_of(case).strikes[number]
+        if not strike.moment:
+            for moment in OPTIONS[strike.fault].moments_of(strike.target, layout):
+                case = _with_strike(case, number, partial(_aimed, moment=moment.name), test)
     return case
 
 
-def less_time(case: Scenario, fails: Test) -> Scenario:
-    """A shorter time of work: nothing is left to do in the rest of it."""
-    script = script_of(case)
-    last = max((*(each.at_ns for each in script.operations), *(each.at_ns for each in script.strikes)), default=0)
-    ends = [last + MILLISECOND_NS, last + 1_000 * MILLISECOND_NS]
-    return _first_failing([replace(case, duration_ns=end) for end in ends if end < case.duration_ns], fails, case)
+def one_bold_strike(case: Scenario, test: Test) -> Scenario:
+    """One strike, as long and as strong as its fault may be, instead of several."""
+    strikes = script_of(case).strikes
+    if len(strikes) < 2:
+        return case
+    candidates = []
+    for each in strikes:
+        option = OPTIONS[each.fault]
+        longest = replace(each, duration_ns=option.duration_ms.high * MILLISECOND_NS)
+        strongest = replace(longest, strength=option.strength.high)
+        candidates += [with_script(case, strikes=(bold,)) for bold in dict.fromkeys((longest, strongest))]
+    return first_failing(candidates, test, case)
 
 
-PASSES: Final[tuple[Pass, ...]] = (
-    fewer_strikes,
-    shorter,
-    fewer_users,
-    fewer_operations,
-    one_of_each,
-    less_time,
-    simpler_operations,
-    simpler_strikes,
-)
-"""In this order: what takes most away comes first, so that the runs become short soon."""
+def simpler_strikes(case: Scenario, test: Test) -> Scenario:
+    """Strikes at round times, shorter, and weaker."""
+    for number in range(len(script_of(case).strikes)):
+        for simpler in (_half_as_long, _half_as_long, _half_as_strong, _half_as_strong, _rounded):
+            case = _with_strike(case, number, simpler, test)
+    return case
 
 
-def _with(case: Scenario, **parts: object) -> Scenario:
-    return replace(case, script=replaced(script_of(case), **parts))
-
-
-def _first_failing(candidates: Sequence[Scenario], fails: Test, otherwise: Scenario) -> Scenario:
-    return next((each for each in candidates if each != otherwise and fails(each)), otherwise)
-
-
-def _without_orphans(operations: tuple[Operation, ...]) -> tuple[Operation, ...]:
-    """Without what refers to a request that is not there."""
-    there: dict[tuple[int, str], None] = {}
-    kept = []
-    for each in operations:
-        if each.reference and (each.reference_user_id or each.user_id, each.reference) not in there:
-            continue
-        if each.kind in (PLACE, REPLACE):
-            there[each.user_id, each.request_id] = None
-        kept.append(each)
-    return tuple(kept)
+def _with_strike(case: Scenario, number: int, simpler: Callable[[Strike], Strike], test: Test) -> Scenario:
+    before = script_of(case).strikes
+    after = (*before[:number], simpler(before[number]), *before[number + 1 :])
+    return first_failing([with_script(case, strikes=after)], test, case)
 
 
 def _aimed_at_first(case: Scenario, services: Sequence[str]) -> Scenario:
@@ -192,7 +138,7 @@ def _aimed_at_first(case: Scenario, services: Sequence[str]) -> Scenario:
 
     strikes = script_of(case).strikes
     aimed = tuple(replace(each, target="->".join(map(first, each.target.split("->")))) for each in strikes)
-    return _with(case, strikes=aimed)
+    return with_script(case, strikes=aimed)
 
 
 def _divided(topology: TopologyRecord, user_partitions: int) -> TopologyRecord:
@@ -215,10 +161,69 @@ def _only_traded(case: Scenario) -> TopologyRecord:
     return replaced(script.topology, symbols=tuple(replaced(each, partition=0) for each in kept))
 
 
-def _evenly_paced(case: Scenario) -> Scenario:
-    operations = script_of(case).operations
-    paced = tuple(replaced(each, at_ns=number * PACE_NS) for number, each in enumerate(operations))
-    return _with(case, operations=paced)
+def _retimed(case: Scenario, times: Sequence[int]) -> Scenario:
+    """The case with its operations at these times. Strikes keep their place between the same two operations, and the
+    work the time that it has after the last one."""
+    script = script_of(case)
+    old = [each.at_ns for each in script.operations]
+    if not old:
+        return case
+
+    def moved(at_ns: int) -> int:
+        after = max((number for number, time in enumerate(old) if time <= at_ns), default=-1)
+        if after == -1:
+            return min(at_ns, times[0])
+        rest = at_ns - old[after]
+        if after + 1 < len(old):
+            rest = rest * (times[after + 1] - times[after]) // (old[after + 1] - old[after])
+        return times[after] + rest
+
+    operations = tuple(replaced(each, at_ns=time) for each, time in zip(script.operations, times, strict=True))
+    strikes = tuple(replace(each, at_ns=moved(each.at_ns)) for each in script.strikes)
+    end_ns = max(moved(case.duration_ns), times[-1] + MILLISECOND_NS)
+    return with_script(replace(case, duration_ns=end_ns), operations=operations, strikes=strikes)
+
+
+def _closer(times: Sequence[int], gap_ns: int) -> Iterator[int]:
+    """The same times, with no longer a gap between two of them, and none before the first."""
+    now, last = 0, times[0] if times else 0
+    for each in times:
+        now += min(gap_ns, each - last)
+        last = each
+        yield now
+
+
+def _has_unique_requests(case: Scenario) -> bool:
+    """Whether no two users name a request alike: then one may take over another's."""
+    named = {(each.user_id, each.request_id) for each in script_of(case).operations}
+    return len({request for _, request in named}) == len(named)
+
+
+def _as_one_user(case: Scenario, into: int, other: int) -> Scenario:
+    def renamed(user_id: int) -> int:
+        return into if user_id == other else user_id
+
+    operations = tuple(
+        replaced(each, user_id=renamed(each.user_id), reference_user_id=renamed(each.reference_user_id))
+        for each in script_of(case).operations
+    )
+    return with_script(case, operations=operations)
+
+
+def _in_one_symbol(case: Scenario, name: str) -> Scenario:
+    """Everything done in other symbols and with their assets done in this one."""
+    symbols = {each.name: each for each in script_of(case).topology.symbols}
+    only = symbols[name]
+    assets: dict[str, str] = {}
+    for each in symbols.values():
+        assets.setdefault(each.quote.name, only.quote.name)
+        assets.setdefault(each.base.name, only.base.name)
+    assets |= {only.base.name: only.base.name, only.quote.name: only.quote.name}
+    operations = tuple(
+        replaced(each, symbol=name if each.symbol else "", asset=assets.get(each.asset, each.asset))
+        for each in script_of(case).operations
+    )
+    return with_script(case, operations=operations)
 
 
 def _renumbered(case: Scenario) -> Scenario:
@@ -240,34 +245,60 @@ def _renumbered(case: Scenario) -> Scenario:
         )
         for each in script.operations
     )
-    return _with(case, operations=renumbered)
+    return with_script(case, operations=renumbered)
 
 
-def _simpler(operation: Operation) -> Iterator[Callable[[Operation], Operation]]:
+def _simpler(case: Scenario, operation: Operation) -> Iterator[Callable[[Operation], Operation]]:
     """Ways to make an operation simpler, the boldest first."""
     if operation.repeat_after_ns != NOT_REPEATED:
         yield lambda each: replaced(each, repeat_after_ns=NOT_REPEATED)
     if operation.gateway:
         yield lambda each: replaced(each, gateway=0)
+    if operation.kind in (REDUCE, REPLACE):
+        yield _as_cancel
     if operation.kind in (PLACE, REPLACE):
-        yield lambda each: replaced(
-            each,
-            order_type=int(OrderType.LIMIT),
-            time_in_force=int(TimeInForce.GTC),
-            max_spend=0,
-            price=each.price or 1,
-        )
+        yield lambda each: _as_plain_limit(each) if each.kind == operation.kind else each
+        # The price of the first order of its symbol: orders of one price meet, and one price is easier to read.
+        prices = (each.price for each in script_of(case).operations if each.symbol == operation.symbol and each.price)
+        price = next(prices, operation.price)
+        yield lambda each: replaced(each, price=price) if each.price else each
     if operation.quantity > 1:
-        yield lambda each: replaced(each, quantity=1)
-        yield lambda each: replaced(each, quantity=2)
-        yield lambda each: replaced(each, quantity=max(1, each.quantity // 2))
+        yield lambda each: replaced(each, quantity=min(1, each.quantity))
+        yield lambda each: replaced(each, quantity=min(2, each.quantity))
+        yield lambda each: replaced(each, quantity=(each.quantity + 1) // 2)
     if operation.kind == DEPOSIT:
+        yield lambda each: replaced(each, amount=AMPLE)
         yield lambda each: replaced(each, amount=10 ** (len(str(each.amount)) - 1))
-        yield lambda each: replaced(each, amount=min(_AMOUNT_MAX, 10 ** len(str(each.amount))))
 
 
-def _unaimed(strike: Strike) -> Strike:
-    return replace(strike, is_aimed=False)
+def _as_cancel(operation: Operation) -> Operation:
+    return Operation(
+        at_ns=operation.at_ns,
+        user_id=operation.user_id,
+        kind=CANCEL,
+        request_id=operation.request_id,
+        symbol=operation.symbol,
+        reference=operation.reference,
+        reference_user_id=operation.reference_user_id,
+        gateway=operation.gateway,
+        repeat_after_ns=operation.repeat_after_ns,
+    )
+
+
+def _as_plain_limit(operation: Operation) -> Operation:
+    return replaced(
+        operation,
+        order_type=int(OrderType.LIMIT),
+        time_in_force=int(TimeInForce.GTC),
+        max_spend=0,
+        price=operation.price or 1,
+        quantity=operation.quantity or 1,
+    )
+
+
+def _aimed(strike: Strike, moment: str) -> Strike:
+    """Waiting for that moment, unless it waits for one already."""
+    return strike if strike.moment else replace(strike, moment=moment)
 
 
 def _half_as_long(strike: Strike) -> Strike:

@@ -1,15 +1,30 @@
-"""What must still break, and the run that decides whether it does."""
+"""What must still break, and the runs that decide whether it does.
+
+Taking one thing away moves everything that happens after it, so a failure that needs an unlucky moment may seem to need
+what it does not. Therefore a case of such a failure is tried with several seeds: what is drawn while a run goes on,
+latencies above all, is other in each. How many, follows from how often the case itself fails with other seeds.
+"""
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
 
 from sim.progress import Progress
 from sim.run import simulate
 from sim.scenario import Scenario, ScenarioError
+from sim.shrink.fewer import script_of
 from traces.invariants import check, check_one
 from traces.recorder import Recorder
 from traces.trace import Trace
 from traces.verdicts import VIOLATED
+
+SOUNDED: Final = 4
+"""With so many other seeds a case is run to find out how much its failure depends on luck."""
+TRIES: Final = (12, 8, 4, 2, 1)
+"""With how many seeds a candidate is tried, by how many of the sounded ones failed."""
+OPERATIONS_RUN_MAX: Final = 600
+"""So many operations are run for one candidate at most, all its seeds together: large cases are dear."""
 
 
 class ShrinkError(Exception):
@@ -22,20 +37,35 @@ def violated_by(scenario: Scenario) -> tuple[str, ...]:
 
 
 class Target:
-    """Says of a case whether it still breaks the invariant, and counts how often it was asked."""
+    """Says of a case whether it breaks the invariant, and counts the runs that this takes."""
 
     def __init__(self, invariant: str, runs_max: int) -> None:
         self.invariant = invariant
         self.runs = 0
         self.runs_max = runs_max
+        self._tries = 1
 
     @property
     def is_exhausted(self) -> bool:
         """Whether as many cases have been run as may be."""
         return self.runs >= self.runs_max
 
-    def is_broken_by(self, case: Scenario) -> bool:
-        """Whether the case violates the invariant. A case that cannot be run does not; nor does any, once exhausted."""
+    def failing(self, case: Scenario) -> Scenario | None:
+        """The case, with its own seed or the first other one tried with which it breaks the invariant; None when there
+        is none. A case that cannot be run breaks nothing; nor does any, once exhausted."""
+        tries = min(self._tries, max(1, OPERATIONS_RUN_MAX // max(1, len(script_of(case).operations))))
+        for number in range(tries):
+            tried = replace(case, seed=case.seed + number)
+            if self._is_broken_by(tried):
+                return tried
+        return None
+
+    def sound(self, case: Scenario) -> None:
+        """Find out how many seeds a candidate like this one should be tried with."""
+        failed = sum(self._is_broken_by(replace(case, seed=case.seed + 1 + number)) for number in range(SOUNDED))
+        self._tries = TRIES[failed]
+
+    def _is_broken_by(self, case: Scenario) -> bool:
         if self.is_exhausted:
             return False
         self.runs += 1

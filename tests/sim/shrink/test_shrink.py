@@ -14,8 +14,8 @@ from sim.repro import read_repro
 from sim.run import simulate, written_out
 from sim.scenario import Scenario, ScenarioError
 from sim.script import Strike
+from sim.shrink.fewer import script_of
 from sim.shrink.shrinker import shrink
-from sim.shrink.simpler import script_of
 from sim.shrink.target import ShrinkError
 from sim.testing import hold_invariants
 from traces.recorder import NoTrace, Recorder
