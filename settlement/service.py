@@ -7,6 +7,10 @@
 Each assigned partition has a task of its own, so one that waits for the database, or has stopped, does not hold up the
 others. A task holds the records of one fetch at most; while it writes, the client buffers at most one more.
 
+**How often progress is written.** Not after every batch, which for a quiet partition would be as many writes as there
+are rows, but at most once in `checkpoint_ms`, and when the partition is given up or stops; the group's offset follows
+it. What a crash leaves unrecorded is written again by the next owner.
+
 **Where a partition is resumed.** The order of writing is rows, then progress, then the group's offset, so the group's
 offset never passes the progress row: an offset beyond it can only mean that the store lost something, or is another
 one. The resume point is therefore the smaller of the two, and the beginning of the partition when there is no progress,
@@ -27,6 +31,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Final, TypeAlias, TypeVar
 
 from aiokafka.abc import ConsumerRebalanceListener
@@ -67,6 +72,8 @@ class SettlementConfig:
     comes alone is settled at once; under load, what comes meanwhile is settled together, and of several revisions of a
     row only the last is written. No row is later for it than so long.
 
+    `checkpoint_ms` is how long rows may be acknowledged before progress says so: what a crash costs the next owner.
+
     `revoke_ms` bounds how long a rebalance, or the end of the service, waits for the writes in hand; it must be less
     than `session_timeout_ms`.
     """
@@ -74,7 +81,8 @@ class SettlementConfig:
     group_id: str = "settlement"
     chunk_records: int = 500
     poll_ms: int = 1_000
-    pace_ms: int = 50
+    pace_ms: int = 100
+    checkpoint_ms: int = 500
     revoke_ms: int = 5_000
     session_timeout_ms: int = 10_000
     heartbeat_interval_ms: int = 3_000
@@ -85,6 +93,8 @@ class SettlementConfig:
             raise ValueError(f"chunk_records must be at least 1, not {self.chunk_records}")
         if self.pace_ms < 0:
             raise ValueError(f"pace_ms must not be negative, not {self.pace_ms}")
+        if self.checkpoint_ms < 0:
+            raise ValueError(f"checkpoint_ms must not be negative, not {self.checkpoint_ms}")
         if not 0 < self.revoke_ms < self.session_timeout_ms:
             raise ValueError(f"revoke_ms must be between 0 and session_timeout_ms, not {self.revoke_ms}")
 
@@ -310,7 +320,11 @@ class PartitionSettler:
         self._settled = NOTHING_SETTLED
         self._seen = NOTHING_SEEN
         self._next_offset = 0
+        self._recorded = NOTHING_SETTLED
+        self._record_due: float | None = None
+        """When progress is to be written (loop time), None when it is."""
         self._is_stopping = False
+        self._is_given_up = False
         self._is_waiting = False
         self._task: asyncio.Task[None] | None = None
 
@@ -337,12 +351,13 @@ class PartitionSettler:
                 topic=self.partition.topic,
                 partition=self.partition.partition,
             )
+            self._is_given_up = True
             task.cancel()
             await asyncio.wait([task])
 
     async def _run(self, failed: Report) -> None:
         try:
-            await self._settle_for_ever()
+            await self._settle_until_stopped()
         except Unsettleable as stop:
             self._alarm(str(stop), stop.offset)
         except StoreRefused as refusal:
@@ -357,17 +372,32 @@ class PartitionSettler:
         except Exception as error:  # a defect of ours: this partition cannot go on, the others can
             self._alarm(f"settling failed: {error!r}", self._next_offset)
 
+    async def _settle_until_stopped(self) -> None:
+        """Settle until it is told to end, or something stops the partition; what is written by then is recorded."""
+        try:
+            await self._settle_for_ever()
+        except asyncio.CancelledError:
+            if not self._is_stopping or self._is_given_up:
+                raise
+        except Unsettleable:
+            await self._record_progress()
+            raise
+        await self._record_progress()
+
     async def _settle_for_ever(self) -> None:
         await self._take_over()
         loop = asyncio.get_running_loop()
         pace_s = self._config.pace_ms / 1000
+        chunk_records = self._config.chunk_records
         while not self._is_stopping:
             records = await self._fetch()
             next_fetch = loop.time() + pace_s
-            for start in range(0, len(records), self._config.chunk_records):
-                await self._settle(records[start : start + self._config.chunk_records])
+            for start in range(0, len(records), chunk_records):
+                await self._settle(records[start : start + chunk_records] if len(records) > chunk_records else records)
                 if self._is_stopping:
                     return
+            if self._record_due is not None and self._record_due <= loop.time():
+                await self._record_progress()
             if records and (early_s := next_fetch - loop.time()) > 0:
                 await self._wait(asyncio.sleep(early_s))
 
@@ -383,7 +413,7 @@ class PartitionSettler:
         if progress is not None and offset != committed:
             # The group's offset is brought to where the rows are, so that it does not wait for a next record.
             self._committer.add(self.partition, offset)
-        self._settled = progress or NOTHING_SETTLED
+        self._settled = self._recorded = progress or NOTHING_SETTLED
         self._seen = NOTHING_SEEN
         self._next_offset = offset
         self._consumer.seek(self.partition, offset)
@@ -397,7 +427,7 @@ class PartitionSettler:
         attempt = 0
         while True:
             try:
-                fetched = await self._wait(self._consumer.getmany(self.partition, timeout_ms=self._config.poll_ms))
+                fetched = await self._wait(self._consumer.getmany(self.partition, timeout_ms=self._poll_ms()))
                 return fetched.get(self.partition, ())
             except NoOffsetForPartitionError:
                 # The client looked for a position before it was given one; it has one now.
@@ -414,8 +444,16 @@ class PartitionSettler:
                     raise Unsettleable(f"the log is corrupt: {error}", self._next_offset) from None
                 await self._wait(asyncio.sleep(self._config.backoff.delay_s(attempt, self._randomness)))
 
+    def _poll_ms(self) -> int:
+        """How long the next fetch may wait: until progress is to be written, or for long."""
+        poll_ms = self._config.poll_ms
+        if self._record_due is None:
+            return poll_ms
+        left_s = self._record_due - asyncio.get_running_loop().time()
+        return max(0, min(poll_ms, ceil(left_s * 1000)))
+
     async def _settle(self, records: Sequence[Record]) -> None:
-        """Write what the records say, then the progress; the offset follows.
+        """Write what the records say; progress and the offset follow.
 
         Raises Unsettleable, after all that precedes the bad record is written.
         """
@@ -446,14 +484,24 @@ class PartitionSettler:
             raise bad
 
     async def _record(self, batch: RowBatch, settled: Progress, next_offset: int) -> None:
-        """Rows, then progress, then offset: what is recorded as settled has rows that are acknowledged."""
+        """Write rows. Only when all of them are acknowledged may progress, and then the offset, speak of them."""
         await self._store.write(self._store.writes_of(batch))
         self._log_written(batch)
-        if settled is not self._settled:
-            await self._store.write_progress(self.partition.topic, self.partition.partition, settled)
-            self._settled = settled
+        self._settled = settled
         self._next_offset = next_offset
-        self._committer.add(self.partition, next_offset)
+        if self._record_due is None:
+            self._record_due = asyncio.get_running_loop().time() + self._config.checkpoint_ms / 1000
+
+    async def _record_progress(self) -> None:
+        """Rows, then progress, then offset: what is recorded as settled has rows that are acknowledged."""
+        if self._record_due is None:
+            return
+        settled = self._settled
+        if settled is not self._recorded:
+            await self._store.write_progress(self.partition.topic, self.partition.partition, settled)
+            self._recorded = settled
+        self._record_due = None
+        self._committer.add(self.partition, self._next_offset)
 
     def _read(self, record: Record, batch: RowBatch) -> Link:
         """Verify a record and put its rows into the batch. Raises Unsettleable."""

@@ -65,7 +65,7 @@ def _offsets_first(_intact: Callable[..., Any]) -> Callable[..., Any]:
         topic, number = self.partition
         if settled is not self._settled:
             await self._store.write_progress(topic, number, settled)
-            self._settled = settled
+            self._settled = self._recorded = settled
         self._next_offset = next_offset
         self._committer.add(self.partition, next_offset)
         await self._store.write(self._store.writes_of(batch))

@@ -60,7 +60,7 @@ def test_nothing_is_recorded_before_what_it_stands_for_is_acknowledged(
     session, clock, randomness, log, topology, events, refused: str, progress_is_written: bool
 ):
     async def scenario() -> None:
-        config = SettlementConfig(backoff=FAST)
+        config = SettlementConfig(backoff=FAST, checkpoint_ms=0)
         store = Store(
             session,
             clock=clock,
@@ -121,5 +121,52 @@ def test_first_record_is_settled_at_once_and_the_next_fetch_waits_for_the_pace(
         first, second = consumer.fetches
         assert consumer.written_before_second_fetch
         assert second - first >= 0.04
+
+    asyncio.run(scenario())
+
+
+def test_progress_is_written_once_for_all_that_is_settled_meanwhile_and_when_the_partition_is_given_up(
+    session, clock, randomness, log, topology, events
+):
+    class OneByOne(OneFetch):
+        """Gives one record with each fetch."""
+
+        def __init__(self, values: list[bytes]) -> None:
+            super().__init__(values)
+            self.given = 0
+            self.is_dry = asyncio.Event()
+
+        async def getmany(self, *partitions: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[object]]:
+            if self.given == len(self._values):
+                self.is_dry.set()
+                await asyncio.sleep(timeout_ms / 1000)
+                return {}
+            value, offset = self._values[self.given], self.given
+            self.given += 1
+            return {PARTITION: [ConsumerRecord(*PARTITION, offset, 0, 0, None, value, None, -1, len(value), ())]}
+
+    def progress_writes() -> int:
+        asked = [statement.query for statement, _ in session.executed if not isinstance(statement, str)]
+        return sum(query.startswith("INSERT INTO settlement_progress") for query in asked)
+
+    async def scenario() -> None:
+        config = SettlementConfig(backoff=FAST, pace_ms=0, checkpoint_ms=60_000)
+        store = Store(session, clock=clock, randomness=randomness, log=log, symbol_ids=topology.symbols.symbols)
+        await store.open()
+        consumer = OneByOne(events.chain_of_outputs(*[[events.placement(number)] for number in (1, 2, 3)]))
+        committer = Committer(consumer, log, randomness, config)
+        settler = PartitionSettler(PARTITION, consumer, store, committer, clock, log, randomness, config)
+        settler.start(lambda error: None)
+        await asyncio.wait_for(consumer.is_dry.wait(), 5)
+        assert len(session.model.rows("active_orders")) == 3
+        assert progress_writes() == 0
+        assert consumer.commits == []
+        settler.request_stop()
+        deadline = asyncio.get_running_loop().time() + 5
+        await settler.wait_ended(deadline)
+        await committer.flush(deadline)
+        assert progress_writes() == 1
+        assert session.model.rows("settlement_progress")[0]["next_offset"] == 3
+        assert consumer.commits == [3]
 
     asyncio.run(scenario())
