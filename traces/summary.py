@@ -14,7 +14,7 @@ import pandas as pd
 from schema.codes import OrderStatus, OrderType, Outcome, Reason, Side, TimeInForce
 from schema.codes import Verdict as Code
 from traces.derived import EVENT_NAMES
-from traces.matching_rows import Ints, ints, rows
+from traces.matching_rows import Ints, array, ints, rows
 from traces.trace import Trace
 from traces.verdicts import NOT_EXERCISED, VIOLATED, Verdict
 
@@ -24,7 +24,7 @@ VIOLATIONS_SHOWN: Final = 5
 
 def counts(trace: Trace) -> dict[str, int]:
     """Orders asked for, placements, trades, completions and recorded events."""
-    commands = trace.balance_events["command"].to_numpy(dtype=object)
+    commands = array(trace.balance_events, "command")
     repeats = ints(trace.balance_events, "is_repeat") != 0
     return {
         "orders": int((((commands == "place") | (commands == "replace")) & ~repeats).sum()),
@@ -53,7 +53,7 @@ def refusals_by_reason(trace: Trace) -> dict[str, int]:
 def faults_struck(trace: Trace) -> dict[str, int]:
     """How often each fault struck."""
     faults = trace.events("faults")
-    names = rows(faults, faults["phase"].to_numpy(dtype=object) == "start")["fault"].to_numpy(dtype=object)
+    names = array(faults, "fault")[array(faults, "phase") == "start"]
     unique, times = np.unique(names.astype(str), return_counts=True)
     return {str(name): int(count) for name, count in zip(unique, times, strict=True)}
 

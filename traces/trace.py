@@ -12,7 +12,7 @@ from schema.events import OrderCommand
 from schema.topics import Topology
 from traces.derived import COMPLETION, PLACEMENT, REFUSAL, UPDATE, Block, Decoded, assembled, joined
 from traces.manifest import Manifest
-from traces.matching_rows import rows
+from traces.matching_rows import array, ints, rows
 from traces.recorder import Recorder
 from traces.reference import Expected
 from traces.tables import KeptTables, Tables, columns_of
@@ -63,7 +63,7 @@ class Trace:
         if found is None:
             # Their place in the run and their host say nothing: an observer looks at all of them at once.
             table_rows = self.events(key[0], *(name for name, _ in columns_of(key[0]) if name not in ("seq", "host")))
-            found = self._final[key] = rows(table_rows, table_rows["look"].to_numpy() == look)
+            found = self._final[key] = rows(table_rows, ints(table_rows, "look") == look)
         return found
 
     def once(self, compute: "Callable[[Trace], T]") -> T:
@@ -94,8 +94,8 @@ class Trace:
         """
         expected, judged = Expected(), []
         outputs = self.outputs
-        partition, offset = outputs["partition"].to_numpy(), outputs["input_offset"].to_numpy()
-        seq = outputs["output_seq"].to_numpy()
+        partition, offset = ints(outputs, "partition"), ints(outputs, "input_offset")
+        seq = ints(outputs, "output_seq")
         for number, inputs in sorted(self.engine_inputs.items()):
             mine = partition == number
             if mine.any():
@@ -113,15 +113,15 @@ class Trace:
     def begins_at_one(self) -> bool:
         """Whether every partition of the chained topics begins at its first record: all that ever happened is here."""
         return all(
-            int(records.loc[records["partition"] == number, seq].min()) == 1
+            int(ints(records, seq)[ints(records, "partition") == number].min()) == 1
             for records, seq in ((self.outputs, "output_seq"), (self.balance_events, "sequence"))
-            for number in records["partition"].unique()
+            for number in np.unique(ints(records, "partition"))
         )
 
     @cached_property
     def looks(self) -> list[tuple[int, str]]:
         """The looks at the final rows that were taken, and how to speak of them."""
-        later = bool((self.events("phases")["phase"] == "later").any())
+        later = bool((array(self.events("phases"), "phase") == "later").any())
         return [(0, "once settled"), *([(1, "25 hours later")] if later else [])]
 
     @property
@@ -177,9 +177,9 @@ class Trace:
     @cached_property
     def last_states(self) -> pd.DataFrame:
         """The engine's last word on each order that it placed: the event of the highest revision, one row an order."""
-        lived = self.order_events.loc[self.order_events["event"].to_numpy() != REFUSAL]
-        order = np.lexsort((lived["revision"].to_numpy(), lived["order_id"].to_numpy()))
-        ids = lived["order_id"].to_numpy()[order]
+        lived = rows(self.order_events, ints(self.order_events, "event") != REFUSAL)
+        order = np.lexsort((ints(lived, "revision"), ints(lived, "order_id")))
+        ids = ints(lived, "order_id")[order]
         last = np.r_[ids[1:] != ids[:-1], True] if len(ids) else np.empty(0, dtype=bool)
         states: pd.DataFrame = lived.iloc[order[last]].reset_index(drop=True)
         return states
@@ -227,7 +227,7 @@ class Trace:
     @cached_property
     def has_settled(self) -> bool:
         """Whether the run reached the point where the system had settled."""
-        return bool((self.events("phases")["phase"] == "settled").any())
+        return bool((array(self.events("phases"), "phase") == "settled").any())
 
     @cached_property
     def rows_are_due(self) -> bool:
@@ -239,16 +239,16 @@ class Trace:
         audit = self.manifest.audit
         if audit is None or not audit.later_orders:
             return orders
-        return rows(orders, ~np.isin(orders["order_id"].to_numpy(), audit.later_orders))
+        return rows(orders, ~np.isin(ints(orders, "order_id"), audit.later_orders))
 
     @cached_property
     def struck_faults(self) -> frozenset[str]:
         """Names of the faults that struck."""
-        return frozenset(str(name) for name in self.events("faults")["fault"].unique())
+        return frozenset(str(name) for name in array(self.events("faults"), "fault"))
 
     def _order_events_of(self, event: int) -> pd.DataFrame:
         events = self.order_events
-        return rows(events, events["event"].to_numpy() == event).reset_index(drop=True)
+        return rows(events, ints(events, "event") == event).reset_index(drop=True)
 
 
 def _frame(tables: Tables, kind: str, names: Sequence[str]) -> pd.DataFrame:

@@ -58,6 +58,10 @@ _STAGES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
 orders shall be judged in less memory than it was simulated in."""
 
 
+_KEPT_EVENTS_MAX: Final = 500_000
+"""A trace of so few events keeps its tables: somebody may look at them again, as a campaign counts what was reached."""
+
+
 def check(trace: Trace) -> dict[str, Verdict]:
     """Judge a trace by every invariant; the verdicts are in a fixed order.
 
@@ -72,7 +76,8 @@ def check(trace: Trace) -> dict[str, Verdict]:
         for names, done_with in _STAGES:
             for name in names:
                 verdicts[name] = check_one(trace, name)
-            trace.release(*done_with)
+            if sum(map(trace.tables.count, trace.tables)) > _KEPT_EVENTS_MAX:
+                trace.release(*done_with)
     finally:
         if collecting:
             gc.enable()

@@ -5,7 +5,7 @@ import pandas as pd
 
 from schema.topics import BALANCE_EVENTS, CHAINED_TOPICS, ENGINE_OUTPUTS, FUND_UPDATES, VALIDATED_ORDERS
 from traces.canonical import CanonicalEncoder, content_hash
-from traces.matching_rows import ints, rows
+from traces.matching_rows import array, ints, is_any, rows
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
 
@@ -24,16 +24,16 @@ def chain_unbroken(trace: Trace) -> Verdict:
     """
     found = Findings()
     undecodable = trace.decoded.undecodable_in("outputs", "balance_events")
-    broken = rows(undecodable, np.isin(undecodable["topic"].to_numpy(dtype=str), CHAINED_TOPICS))
+    broken = rows(undecodable, is_any(undecodable, "topic", *CHAINED_TOPICS))
     found.add("record does not decode", broken, "topic", "partition", "offset", "reason")
     for topic in CHAINED_TOPICS:
         records = chain_of(trace, topic)
-        found.checked(len(records) + int((broken["topic"] == topic).sum()))
+        found.checked(len(records) + int(is_any(broken, "topic", topic).sum()))
         identity = ("topic", "partition", "offset", "sequence")
         for what in ("sequence", "prev_hash"):
             found.add(
                 f"{what} does not link to the record before",
-                rows(records, ~records[f"{what}_links"].to_numpy()),
+                rows(records, ~array(records, f"{what}_links")),
                 *identity,
             )
         found.add(
@@ -118,7 +118,7 @@ def damaged_places(trace: Trace) -> list[tuple[str, int, int]]:
     damaged += [(FUND_UPDATES, partition, offset) for partition, offset in trace.decoded.unsealed(FUND_UPDATES)]
     for topic in CHAINED_TOPICS:
         records = chain_of(trace, topic)
-        broken = rows(records, ~(records["sequence_links"] & records["prev_hash_links"]).to_numpy())
+        broken = rows(records, ~(array(records, "sequence_links") & array(records, "prev_hash_links")))
         damaged += list(zip(*(broken[name].tolist() for name in ("topic", "partition", "offset")), strict=True))
     for topic, partition, offset in damaged:
         if topic in (ENGINE_OUTPUTS, BALANCE_EVENTS, VALIDATED_ORDERS, FUND_UPDATES):
@@ -132,7 +132,7 @@ def _processed_beyond(trace: Trace, topic: str, partition: int, offset: int) -> 
     if topic in (VALIDATED_ORDERS, FUND_UPDATES):
         consumer = trace.outputs if topic == VALIDATED_ORDERS else trace.balance_events
         beyond = (
-            (consumer["input_topic"].to_numpy(dtype=object) == topic)
+            (array(consumer, "input_topic") == topic)
             & (ints(consumer, "input_partition") == partition)
             & (ints(consumer, "input_offset") >= offset)
         )
@@ -141,7 +141,7 @@ def _processed_beyond(trace: Trace, topic: str, partition: int, offset: int) -> 
         return found
     progress = trace.events("final_settlement_progress")
     passed = (
-        (progress["topic"].to_numpy(dtype=object) == topic)
+        (array(progress, "topic") == topic)
         & (ints(progress, "partition_id") == partition)
         & (ints(progress, "next_offset") > offset)
     )

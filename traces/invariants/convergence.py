@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from traces.matching_rows import ints, rows
+from traces.matching_rows import array, ints, rows
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
 
@@ -16,7 +16,7 @@ def converges(trace: Trace) -> Verdict:
     if not len(phases):
         return found.verdict
     found.checked(1)
-    names = phases["phase"].to_numpy(dtype=object)
+    names = array(phases, "phase")
     if not (names == "settled").any():
         details = [str(detail) for detail in rows(phases, np.array(names != "work", dtype=bool))["detail"] if detail]
         found.say(

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from schema.codes import EntryKind, OrderStatus, Outcome, Side
-from traces.matching_rows import Ints, codes, compare, group_sums, ints, is_any, is_in, repeated, rows
+from traces.matching_rows import Ints, array, codes, compare, group_sums, ints, is_any, is_in, repeated, rows
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
 
@@ -257,7 +257,7 @@ def _check_transfers(trace: Trace, found: Findings) -> None:
         & (ints(events, "outcome") == Outcome.ACCEPTED)
         & (ints(events, "is_repeat") == 0),
     )
-    is_deposit = accepted["command"].to_numpy(dtype=object) == "deposit"
+    is_deposit = array(accepted, "command") == "deposit"
     moved = np.where(is_deposit, ints(accepted, "amount"), -ints(accepted, "amount"))
     expected = accepted.assign(
         available_delta=moved, kind=np.where(is_deposit, EntryKind.DEPOSIT, EntryKind.WITHDRAWAL)

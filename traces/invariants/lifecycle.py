@@ -8,6 +8,7 @@ from schema.codes import Verdict as Code
 from traces.derived import COMPLETION, PLACEMENT, REFUSAL, STATE_COLUMNS
 from traces.matching_rows import (
     Ints,
+    array,
     codes,
     compare,
     compare_numbered,
@@ -236,7 +237,7 @@ def cancel_honoured(trace: Trace) -> Verdict:
     """
     found = Findings()
     outputs = verdicts_of(trace, trace.outputs)
-    commands = outputs["command"].to_numpy(dtype=object)
+    commands = array(outputs, "command")
     verdict = ints(outputs, "verdict")
     where = ("request_id", "order_id", "user_id", "symbol_id", "partition", "output_seq")
     completions = trace.completions
@@ -303,7 +304,7 @@ class RequestNumbers:
 def verdicts_of(trace: Trace, outputs: pd.DataFrame) -> pd.DataFrame:
     """Outputs with the `verdict` and `verdict_reason` that they give their submitter; 0 where they give none."""
     updates = trace.fund_updates
-    told = rows(updates, (updates["request_id"] != "").to_numpy(dtype=bool))
+    told = rows(updates, array(updates, "request_id") != "")
     (mine, theirs), size = codes(("partition", "offset"), outputs, told)
     verdict, reason = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
     verdict[theirs], reason[theirs] = ints(told, "verdict"), ints(told, "reason")

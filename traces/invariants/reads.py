@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from schema.codes import LIVE_STATUSES
-from traces.matching_rows import Ints, codes, compare, find, ints, repeated, rows
+from traces.matching_rows import Ints, array, codes, compare, find, ints, repeated, rows
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
 
@@ -21,8 +21,8 @@ def reads_complete(trace: Trace) -> Verdict:
     """
     found = Findings()
     reads = trace.events("reads")
-    succeeded = reads["outcome"].to_numpy(dtype=object) == "ok"
-    query = reads["query"].to_numpy(dtype=object)
+    succeeded = array(reads, "outcome") == "ok"
+    query = array(reads, "query")
     answers = trace.events("read_rows")
     lists = rows(reads, succeeded & (query == "active_orders"))
     singles = rows(reads, succeeded & (query == "order"))
@@ -136,13 +136,13 @@ def _check_content(trace: Trace, found: Findings, answers: pd.DataFrame) -> None
 def _written(trace: Trace, table: str) -> pd.DataFrame:
     """Inserts into a table of orders; the write timestamp is the order's revision."""
     written = trace.once(_inserts)
-    return rows(written, written["table"].to_numpy(dtype=object) == table)
+    return rows(written, array(written, "table") == table)
 
 
 def _inserts(trace: Trace) -> pd.DataFrame:
     columns = ("table", "order_id", "write_timestamp", "outcome", "started_t", "t")
     cql = trace.events("cql", "operation", *columns)
-    operation, distinct = pd.factorize(cql["operation"].to_numpy(dtype=object))
+    operation, distinct = pd.factorize(array(cql, "operation"))
     is_insert = np.array([str(each).lower() == "insert" for each in distinct], dtype=bool)
     selected = is_insert[operation] & (ints(cql, "order_id") >= 0) if len(cql) else np.zeros(0, dtype=bool)
     return rows(cql, selected)
@@ -165,11 +165,11 @@ def _live_times(trace: Trace) -> pd.DataFrame:
     at = find(ints(inserts, "order_id"), ints(completions, "order_id"))
     revision = ints(inserts, "write_timestamp")
     is_final = (at >= 0) & (revision >= (ints(completions, "revision")[at] if len(completions) else 0))
-    acknowledged = inserts["outcome"].to_numpy(dtype=object) == "ok"
+    acknowledged = array(inserts, "outcome") == "ok"
     live = rows(inserts, acknowledged & ~is_final)
     final = rows(inserts, is_final)
     final_since = _first_per_order(placed, ints(final, "order_id"), ints(final, "started_t"))
-    if (trace.events("lifecycle")["event"].to_numpy(dtype=object) == "crash").any():
+    if (array(trace.events("lifecycle"), "event") == "crash").any():
         # A statement under way in a host that loses power has no outcome and is not recorded, so the completion may
         # have been written as soon as it was in the log.
         final_since = np.minimum(
@@ -251,7 +251,7 @@ def _check_singles(trace: Trace, found: Findings, singles: pd.DataFrame, answers
     unique, inverse = np.unique(wanted, return_inverse=True)
     for table in ("active_orders", "order_lookup"):
         written = _written(trace, table)
-        written = rows(written, written["outcome"].to_numpy(dtype=object) == "ok")
+        written = rows(written, array(written, "outcome") == "ok")
         since = np.maximum(since, _first_per_order(unique, ints(written, "order_id"), ints(written, "t"))[inverse])
     answered = np.isin(ints(mine, "read_id"), ints(answers, "read_id"))
     found.add(
@@ -261,5 +261,5 @@ def _check_singles(trace: Trace, found: Findings, singles: pd.DataFrame, answers
 
 def _settled_at(trace: Trace) -> int:
     phases = trace.events("phases")
-    settled = rows(phases, phases["phase"].to_numpy(dtype=object) == "settled")
+    settled = rows(phases, array(phases, "phase") == "settled")
     return int(ints(settled, "t")[0]) if len(settled) else _NEVER

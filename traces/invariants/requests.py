@@ -6,7 +6,7 @@ import pandas as pd
 from schema.codes import Outcome, Reason
 from schema.topics import FUND_UPDATES, ORDER_REQUESTS, ORDER_RESPONSES, VALIDATED_ORDERS
 from traces.invariants.lifecycle import ANSWER_COLUMNS, RequestNumbers, verdicts_of
-from traces.matching_rows import Mask, codes, compare_numbered, ints, is_any, is_first, is_in, repeated, rows
+from traces.matching_rows import Mask, array, codes, compare_numbered, ints, is_any, is_first, is_in, repeated, rows
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
 
@@ -35,7 +35,7 @@ def no_lost_ack(trace: Trace) -> Verdict:
     inputs = ("input_topic", "input_partition", "input_offset")
     found.add("record is the input of more than one output", rows(outputs, repeated(outputs, inputs)), *where)
 
-    outcome = answers["outcome"].to_numpy(dtype=object)
+    outcome = array(answers, "outcome")
     for_engine = is_any(answers, "command", *_ORDER_COMMANDS)
     is_accepted = for_engine & (outcome == "accepted")
     # A request id used for another body is refused, while the first body under it may well have been accepted.
@@ -160,9 +160,7 @@ def _check_sent(trace: Trace, found: Findings) -> None:
                     topic=topic,
                     partition=partition,
                 )
-    undecodable = rows(
-        events, (events["command"].to_numpy(dtype=object) == "") & (ints(events, "update_partition") < 0)
-    )
+    undecodable = rows(events, (array(events, "command") == "") & (ints(events, "update_partition") < 0))
     letters = trace.dead_letters
     source = letters.rename(
         columns={

@@ -12,7 +12,7 @@ from schema.codes import OrderStatus, OrderType, Outcome, Reason
 from schema.identifiers import INT64_MAX
 from schema.tables import FINISHED_ROW_TTL_S
 from schema.topics import BALANCE_EVENTS, ENGINE_OUTPUTS
-from traces.matching_rows import Ints, Mask, compare, find, ints, is_in, repeated, rows
+from traces.matching_rows import Ints, Mask, array, compare, find, ints, is_in, repeated, rows
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
 
@@ -181,7 +181,7 @@ def expected_refusals(trace: Trace, *, storable: bool = True) -> pd.DataFrame:
     by_engine = trace.refusals
     by_engine = rows(by_engine, ints(by_engine, "reason") != Reason.DUPLICATE_ORDER_ID)
     events = trace.balance_events
-    command = events["command"].to_numpy(dtype=object)
+    command = array(events, "command")
     by_core = rows(
         events,
         ((command == "place") | (command == "replace"))
@@ -195,7 +195,7 @@ def expected_refusals(trace: Trace, *, storable: bool = True) -> pd.DataFrame:
         for column in ("side", "order_type", "time_in_force"):
             fits &= np.abs(ints(by_core, column)) <= _INT32_MAX
         by_core = rows(by_core, fits)
-    replaces = by_core["command"].to_numpy(dtype=object) == "replace"
+    replaces = array(by_core, "command") == "replace"
     zero = np.zeros(len(by_core), dtype=np.int64)
     from_core = pd.DataFrame(
         {

@@ -2,29 +2,34 @@
 
 import numpy as np
 
-from schema.codes import Reason
-from traces.matching_rows import codes, ints, rows
+from schema.codes import LIVE_STATUSES, Reason
+from schema.topics import BALANCE_EVENTS
+from traces.matching_rows import array, codes, find, first_places, ints, is_any, rows
 from traces.reachability.goals import goal
 from traces.reachability.log import each_record
 from traces.trace import Trace
 
-_REQUEST = ["user_id", "request_id"]
+_REQUEST = ("user_id", "request_id")
 
 
 @goal("answer-unknown-then-learned")
 def answer_unknown_then_learned(trace: Trace) -> int:
     """A client got no answer in time, asked again, and learned that the request had been accepted."""
     told = trace.events("client_answers")
-    unknown = told[told["outcome"] == "unknown"].drop_duplicates(_REQUEST)
-    accepted = told[told["outcome"] == "accepted"].drop_duplicates(_REQUEST)
-    pairs = unknown.merge(accepted, on=_REQUEST, suffixes=("", "_accepted"))
-    return int((pairs["t_accepted"] > pairs["t"]).sum())
+    unknown, accepted = (rows(told, is_any(told, "outcome", outcome)) for outcome in ("unknown", "accepted"))
+    (of_unknown, of_accepted), size = codes(_REQUEST, unknown, accepted)
+    first_unknown, first_accepted = first_places(of_unknown, size), first_places(of_accepted, size)
+    both = (first_unknown >= 0) & (first_accepted >= 0)
+    return int((ints(accepted, "t")[first_accepted[both]] > ints(unknown, "t")[first_unknown[both]]).sum())
 
 
 @goal("asked-again-at-another-gateway")
 def asked_again_at_another_gateway(trace: Trace) -> int:
     """A request was submitted at two gateways."""
-    return int((trace.events("client_requests").groupby(_REQUEST)["host"].nunique() > 1).sum())
+    asked = trace.events("client_requests")
+    (request,), size = codes(_REQUEST, asked)
+    gateway = array(asked, "host")
+    return len(np.unique(request[gateway != gateway[first_places(request, size)[request]]]))
 
 
 @goal("repeat-answered-from-memory")
@@ -37,12 +42,18 @@ def repeat_answered_from_memory(trace: Trace) -> int:
 def repeat_answered_by_another_incarnation(trace: Trace) -> int:
     """A repeat was recognised by an incarnation of the balance core that had not decided the request itself."""
     events, produced = trace.balance_events, trace.events("produced")
-    mine = each_record(rows(produced, produced["topic"].to_numpy() == "balance.events"))
-    decided = events.merge(mine[["partition", "offset", "producer_epoch"]], on=["partition", "offset"])
-    decided = decided[decided["request_id"] != ""]
-    first = decided[decided["is_repeat"] == 0].drop_duplicates(_REQUEST)
-    pairs = decided[decided["is_repeat"] == 1].merge(first, on=_REQUEST, suffixes=("", "_first"))
-    return int((pairs["producer_epoch"] != pairs["producer_epoch_first"]).sum())
+    is_repeat = (ints(events, "is_repeat") == 1) & ~is_any(events, "command", "")
+    if not is_repeat.any():
+        return 0
+    mine = each_record(rows(produced, is_any(produced, "topic", BALANCE_EVENTS)))
+    (place, written), size = codes(("partition", "offset"), events, mine)
+    epoch_at = np.full(size, -1, dtype=np.int64)
+    epoch_at[written] = ints(mine, "producer_epoch")
+    epoch = epoch_at[place]
+    is_first = (ints(events, "is_repeat") == 0) & ~is_any(events, "command", "")
+    (repeat, decided), size = codes(_REQUEST, rows(events, is_repeat), rows(events, is_first))
+    first = first_places(decided, size)[repeat]
+    return int((epoch[is_repeat][first >= 0] != epoch[is_first][first[first >= 0]]).sum())
 
 
 @goal("request-id-reused")
@@ -60,19 +71,22 @@ def funds_were_short(trace: Trace) -> int:
 @goal("refused-at-the-gateway")
 def refused_at_the_gateway(trace: Trace) -> int:
     """Malformed or hostile input was refused before it reached any log."""
-    return int((trace.events("client_answers")["outcome"].to_numpy() == "invalid").sum())
+    return int((array(trace.events("client_answers"), "outcome") == "invalid").sum())
 
 
 @goal("read-raced-a-completion")
 def read_raced_a_completion(trace: Trace) -> int:
     """A user's active orders were read while an order of that user was being completed."""
     reads, ended = trace.events("reads"), trace.completions
-    mine = rows(reads, (reads["query"].to_numpy() == "active_orders") & (reads["outcome"].to_numpy() == "ok"))
-    at, user = ints(ended, "t"), ints(ended, "user_id")
-    return sum(
-        bool(((user == who) & (at >= asked) & (at <= done)).any())
-        for who, asked, done in zip(mine["user_id"].tolist(), mine["asked_t"].tolist(), mine["t"].tolist(), strict=True)
-    )
+    mine = rows(reads, (array(reads, "query") == "active_orders") & (array(reads, "outcome") == "ok"))
+    (reader, owner), _ = codes(("user_id",), mine, ended)
+    # One sorted number per user and moment, so that one search gives the completions up to a moment.
+    moments = np.unique(np.concatenate([ints(mine, "asked_t"), ints(mine, "t"), ints(ended, "t")]))
+    span = len(moments) + 1
+    completed = np.sort(owner * span + np.searchsorted(moments, ints(ended, "t")))
+    before = np.searchsorted(completed, reader * span + np.searchsorted(moments, ints(mine, "asked_t")))
+    upto = np.searchsorted(completed, reader * span + np.searchsorted(moments, ints(mine, "t")), side="right")
+    return int((upto > before).sum())
 
 
 @goal("read-behind-the-engine")
@@ -80,25 +94,28 @@ def read_behind_the_engine(trace: Trace) -> int:
     """A read showed an order as live that the engine had completed already: settlement had still to write it."""
     shown, ended = trace.events("read_rows"), trace.completions
     reads = trace.events("reads")
-    live = rows(shown, np.isin(ints(shown, "status"), (0, 1)))
-    pairs = live[["read_id", "order_id"]].merge(reads[["read_id", "asked_t"]], on="read_id")
-    pairs = pairs.merge(ended[["order_id", "t"]], on="order_id")
-    return int((pairs["t"] < pairs["asked_t"]).sum())
+    live = rows(shown, np.isin(ints(shown, "status"), LIVE_STATUSES))
+    read, completed = (
+        find(ints(live, "read_id"), ints(reads, "read_id")),
+        find(ints(live, "order_id"), ints(ended, "order_id")),
+    )
+    known = (read >= 0) & (completed >= 0)
+    return int((ints(ended, "t")[completed[known]] < ints(reads, "asked_t")[read[known]]).sum())
 
 
 @goal("users-traded-across-gateways")
 def users_traded_across_gateways(trace: Trace) -> int:
     """The two sides of a trade came in through different gateways."""
     asked = trace.events("client_requests")
-    placed = rows(asked, np.isin(asked["command"].to_numpy(dtype=str), ("place", "replace")))
+    placed = rows(asked, is_any(asked, "command", "place", "replace"))
     placements, trades = trace.placements, trace.trades
-    (said, done), size = codes(
-        ("user_id", "request_id"), placed, placements.rename(columns={"client_order_id": "request_id"})
-    )
+    if not len(trades):
+        return 0
+    (said, done), size = codes(_REQUEST, placed, placements.rename(columns={"client_order_id": "request_id"}))
     gateway = np.empty(size, dtype=object)
-    gateway[said] = placed["host"].to_numpy()
+    gateway[said] = array(placed, "host")
     by_order = dict(zip(ints(placements, "order_id").tolist(), gateway[done].tolist(), strict=True))
-    sides = zip(trades["maker_order_id"].tolist(), trades["taker_order_id"].tolist(), strict=True)
+    sides = zip(ints(trades, "maker_order_id").tolist(), ints(trades, "taker_order_id").tolist(), strict=True)
     return sum(by_order.get(maker) != by_order.get(taker) for maker, taker in sides)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from schema.tables import ACTIVE_ORDERS
-from traces.matching_rows import Mask, codes, ints, rows
+from traces.matching_rows import Mask, array, codes, ints, is_any, rows
 from traces.reachability.goals import goal
 from traces.trace import Trace
 
@@ -16,14 +16,14 @@ _ROW = ("table", "user_id", "symbol_id", "order_id", "write_timestamp")
 @goal("write-of-unknown-outcome")
 def write_of_unknown_outcome(trace: Trace) -> int:
     """A write timed out: it may have been applied, or not."""
-    return int(np.isin(_writes(trace)["outcome"].to_numpy(dtype=str), _TIMED_OUT).sum())
+    return int(is_any(_writes(trace), "outcome", *_TIMED_OUT).sum())
 
 
 @goal("write-timed-out-and-applied")
 def write_timed_out_and_applied(trace: Trace) -> int:
     """A write timed out although some replicas had applied it."""
     writes = _writes(trace)
-    return int((np.isin(writes["outcome"].to_numpy(dtype=str), _TIMED_OUT) & (ints(writes, "replicas") > 0)).sum())
+    return int((is_any(writes, "outcome", *_TIMED_OUT) & (ints(writes, "replicas") > 0)).sum())
 
 
 @goal("write-repeated-until-it-succeeded")
@@ -41,14 +41,14 @@ def write_repeated_until_it_succeeded(trace: Trace) -> int:
 @goal("write-refused-as-unavailable")
 def write_refused_as_unavailable(trace: Trace) -> int:
     """A write was refused because too few replicas were up."""
-    return int((_writes(trace)["outcome"].to_numpy() == "Unavailable").sum())
+    return int(is_any(_writes(trace), "outcome", "Unavailable").sum())
 
 
 @goal("read-failed-in-the-database")
 def read_failed_in_the_database(trace: Trace) -> int:
     """A query of a gateway failed, and its client was told so or it was asked again."""
     selects = _selects(trace)
-    at_gateway = np.char.startswith(selects["host"].to_numpy(dtype=str), "gateway")
+    at_gateway = np.char.startswith(array(selects, "host").astype(str), "gateway")
     return int((~_ok(selects) & at_gateway).sum())
 
 
@@ -64,21 +64,21 @@ def batch_half_written(trace: Trace) -> int:
 @goal("row-written-again")
 def row_written_again(trace: Trace) -> int:
     """A row that had been written was written again, by a replay."""
-    return len(_repeats(trace))
+    return len(trace.once(_repeats))
 
 
 @goal("row-written-by-two-instances")
 def row_written_by_two_instances(trace: Trace) -> int:
     """A row was written by one instance of settlement, and again by another that took its partition over."""
-    again = _repeats(trace)
-    return int((again["host"].to_numpy() != again["first_host"].to_numpy()).sum())
+    again = trace.once(_repeats)
+    return int((array(again, "host") != array(again, "first_host")).sum())
 
 
 @goal("older-revision-written-last")
 def older_revision_written_last(trace: Trace) -> int:
     """A row's older revision reached the database after a newer one: only its timestamp kept it from winning."""
     writes = _writes(trace)
-    mine = rows(writes, (writes["table"].to_numpy() == ACTIVE_ORDERS) & _ok(writes))
+    mine = rows(writes, (array(writes, "table") == ACTIVE_ORDERS) & _ok(writes))
     (key,), _ = codes(("order_id",), mine)
     order = np.lexsort((ints(mine, "seq"), key))
     key, revision = key[order], ints(mine, "write_timestamp")[order]
@@ -94,33 +94,33 @@ def finished_row_expired(trace: Trace) -> int:
     return gone if len(trace.looks) > 1 else 0
 
 
-def _statements(trace: Trace) -> pd.DataFrame:
-    return trace.events("cql")
-
-
 def _writes(trace: Trace) -> pd.DataFrame:
-    statements = _statements(trace)
-    return rows(statements, statements["operation"].to_numpy() == "INSERT")
+    return trace.once(_inserts)
+
+
+def _inserts(trace: Trace) -> pd.DataFrame:
+    statements = trace.events("cql")
+    return rows(statements, array(statements, "operation") == "INSERT")
 
 
 def _selects(trace: Trace) -> pd.DataFrame:
-    statements = _statements(trace)
-    return rows(statements, statements["operation"].to_numpy() == "SELECT")
+    statements = trace.events("cql")
+    return rows(statements, array(statements, "operation") == "SELECT")
 
 
 def _ok(statements: pd.DataFrame) -> Mask:
-    mask: Mask = statements["outcome"].to_numpy() == "ok"
+    mask: Mask = array(statements, "outcome") == "ok"
     return mask
 
 
 def _repeats(trace: Trace) -> pd.DataFrame:
     """Successful writes of a row that had been written before: host, and first_host that wrote it first."""
     writes = _writes(trace)
-    mine = rows(writes, (writes["table"].to_numpy() == ACTIVE_ORDERS) & _ok(writes))
+    mine = rows(writes, (array(writes, "table") == ACTIVE_ORDERS) & _ok(writes))
     (key,), size = codes(("order_id", "write_timestamp"), mine)
     first = np.full(size, len(mine))
     place = np.arange(len(mine))
     np.minimum.at(first, key, place)
     again = first[key] < place
-    hosts = mine["host"].to_numpy()
+    hosts = array(mine, "host")
     return pd.DataFrame({"host": hosts[again], "first_host": hosts[first[key[again]]]})

@@ -3,19 +3,17 @@
 import numpy as np
 import pandas as pd
 
-from schema.topics import BALANCE_EVENTS, ENGINE_OUTPUTS
-from traces.matching_rows import codes, ints, rows
+from schema.topics import CHAINED_TOPICS
+from traces.matching_rows import array, codes, ints, is_any, is_in, rows
 from traces.reachability.goals import goal
 from traces.trace import Trace
-
-_CHAINED = (ENGINE_OUTPUTS, BALANCE_EVENTS)
 
 
 @goal("transaction-aborted")
 def transaction_aborted(trace: Trace) -> int:
     """A transaction was aborted after it had begun."""
     ended = trace.events("transactions")
-    action, outcome = ended["action"].to_numpy(), ended["outcome"].to_numpy()
+    action, outcome = array(ended, "action"), array(ended, "outcome")
     return int((((action == "abort") & (outcome == "ok")) | (outcome == "aborted")).sum())
 
 
@@ -34,41 +32,53 @@ def zombie_fenced(trace: Trace) -> int:
 @goal("aborted-records-skipped")
 def aborted_records_skipped(trace: Trace) -> int:
     """Records of a chained topic lie in the log that no read-committed reader may see."""
-    produced, log = trace.events("produced"), trace.events("kafka_log")
-    mine = each_record(rows(produced, np.isin(produced["topic"].to_numpy(dtype=str), _CHAINED)))
-    (written, seen), size = codes(("topic", "partition", "offset"), mine, log)
-    return int((np.bincount(seen, minlength=size)[written] == 0).sum())
+    produced = trace.events("produced")
+    found = 0
+    for topic in CHAINED_TOPICS:
+        written = each_record(rows(produced, is_any(produced, "topic", topic)))
+        found += int((~is_in(written, trace.decoded.places(topic), ("partition", "offset"))).sum())
+    return found
 
 
 @goal("commit-refused")
 def commit_refused(trace: Trace) -> int:
     """An offset commit was refused because its member was no longer of the group."""
-    outcomes = trace.events("offset_commits")["outcome"].to_numpy(dtype=str)
-    return int(np.isin(outcomes, ("UnknownMemberIdError", "IllegalGenerationError", "RebalanceInProgressError")).sum())
+    return int(
+        is_any(
+            trace.events("offset_commits"),
+            "outcome",
+            "UnknownMemberIdError",
+            "IllegalGenerationError",
+            "RebalanceInProgressError",
+        ).sum()
+    )
 
 
 @goal("commit-at-the-wrong-coordinator")
 def commit_at_the_wrong_coordinator(trace: Trace) -> int:
     """Offsets were sent to a broker that no longer coordinates the group, or does not yet."""
-    outcomes = trace.events("offset_commits")["outcome"].to_numpy(dtype=str)
-    return int(np.isin(outcomes, ("NotCoordinatorForGroupError", "GroupLoadInProgressError")).sum())
+    return int(
+        is_any(
+            trace.events("offset_commits"), "outcome", "NotCoordinatorForGroupError", "GroupLoadInProgressError"
+        ).sum()
+    )
 
 
 @goal("member-expired")
 def member_expired(trace: Trace) -> int:
     """A member of a group was removed because it had not been heard of."""
-    return int((trace.events("rebalances")["action"].to_numpy() == "expire").sum())
+    return int((array(trace.events("rebalances"), "action") == "expire").sum())
 
 
 @goal("rebalance-hit-a-half-written-batch")
 def rebalance_hit_a_half_written_batch(trace: Trace) -> int:
     """Settlement's partitions were taken from an instance while rows of its batch were on their way."""
     changes, writes = trace.events("rebalances"), trace.events("cql")
-    revoked = rows(changes, changes["action"].to_numpy() == "revoke")
+    revoked = rows(changes, array(changes, "action") == "revoke")
     hit = 0
-    for host, at in zip(revoked["host"].tolist(), revoked["t"].tolist(), strict=True):
-        mine = (writes["host"].to_numpy() == host) & (writes["operation"].to_numpy() == "INSERT")
-        hit += bool((mine & (ints(writes, "started_t") <= at) & (ints(writes, "t") > at)).any())
+    for host, at in zip(array(revoked, "host").tolist(), ints(revoked, "t").tolist(), strict=True):
+        under_way = rows(writes, (ints(writes, "started_t") <= at) & (ints(writes, "t") > at))
+        hit += bool((is_any(under_way, "operation", "INSERT") & is_any(under_way, "host", host)).any())
     return hit
 
 
@@ -76,10 +86,10 @@ def rebalance_hit_a_half_written_batch(trace: Trace) -> int:
 def partition_moved(trace: Trace) -> int:
     """A partition went from one instance of a service to another while there was work."""
     delivered = trace.events("delivered")
-    mine = rows(delivered, delivered["group"].to_numpy() != "")
+    mine = rows(delivered, array(delivered, "group") != "")
     (key,), _ = codes(("group", "topic", "partition"), mine)
     order = np.lexsort((ints(mine, "seq"), key))
-    key, hosts = key[order], mine["host"].to_numpy()[order]
+    key, hosts = key[order], array(mine, "host")[order]
     return int(((key[1:] == key[:-1]) & (hosts[1:] != hosts[:-1])).sum())
 
 
@@ -87,7 +97,7 @@ def partition_moved(trace: Trace) -> int:
 def records_redelivered(trace: Trace) -> int:
     """Records were handed out to a group a second time."""
     delivered = trace.events("delivered")
-    mine = rows(delivered, delivered["group"].to_numpy() != "")
+    mine = rows(delivered, array(delivered, "group") != "")
     (key,), _ = codes(("group", "topic", "partition"), mine)
     order = np.lexsort((ints(mine, "seq"), key))
     key, first, last = key[order], ints(mine, "first_offset")[order], ints(mine, "last_offset")[order]
@@ -100,7 +110,7 @@ def leader_changed_while_written_to(trace: Trace) -> int:
     produced = trace.events("produced")
     (key,), _ = codes(("topic", "partition"), produced)
     order = np.lexsort((ints(produced, "seq"), key))
-    key, leader = key[order], produced["host"].to_numpy()[order]
+    key, leader = key[order], array(produced, "host")[order]
     return int(((key[1:] == key[:-1]) & (leader[1:] != leader[:-1])).sum())
 
 
@@ -108,16 +118,22 @@ def leader_changed_while_written_to(trace: Trace) -> int:
 def producer_epoch_raised(trace: Trace) -> int:
     """A transactional producer was started for a partition that another had owned: it got a higher epoch."""
     events = trace.events("transactions")
-    return int(((events["action"].to_numpy() == "init") & (ints(events, "producer_epoch") > 0)).sum())
+    return int(((array(events, "action") == "init") & (ints(events, "producer_epoch") > 0)).sum())
 
 
 def each_record(produced: pd.DataFrame) -> pd.DataFrame:
-    """One row for each record of the batches that were produced, with its `offset`."""
+    """One row for each record of the batches that were produced: partition, offset, producer_epoch."""
     counts = ints(produced, "records")
-    found = produced.iloc[np.repeat(np.arange(len(produced)), counts)]
-    place_in_batch = np.arange(len(found)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return found.assign(offset=ints(found, "first_offset") + place_in_batch)
+    batch = np.repeat(np.arange(len(produced)), counts)
+    place_in_batch = np.arange(len(batch)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return pd.DataFrame(
+        {
+            "partition": ints(produced, "partition")[batch],
+            "offset": ints(produced, "first_offset")[batch] + place_in_batch,
+            "producer_epoch": ints(produced, "producer_epoch")[batch],
+        }
+    )
 
 
 def _actions(trace: Trace, action: str) -> int:
-    return int((trace.events("transactions")["action"].to_numpy() == action).sum())
+    return int((array(trace.events("transactions"), "action") == action).sum())

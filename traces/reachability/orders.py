@@ -3,7 +3,7 @@
 import numpy as np
 
 from schema.codes import EntryKind, OrderStatus, Reason, Verdict
-from traces.matching_rows import codes, ints, rows
+from traces.matching_rows import codes, find, first_places, ints, is_any, rows
 from traces.reachability.goals import goal
 from traces.trace import Trace
 
@@ -11,16 +11,15 @@ from traces.trace import Trace
 @goal("cancel-met-its-fill")
 def cancel_met_its_fill(trace: Trace) -> int:
     """A cancel was sent while its order lived, and came too late because the order was filled meanwhile."""
-    told = trace.events("client_answers")
-    asked = trace.events("client_requests")
-    late = told[(told["command"] == "cancel") & (told["verdict"] == int(Verdict.TOO_LATE))]
-    first = asked[asked["command"] == "cancel"].drop_duplicates(["user_id", "request_id"])
-    pairs = late.merge(first, on=["user_id", "request_id"], suffixes=("", "_asked"))
-    filled = trace.completions[trace.completions["status"] == int(OrderStatus.FILLED)]
-    met = pairs.merge(
-        filled[["order_id", "t"]], left_on="order_id_asked", right_on="order_id", suffixes=("", "_filled")
-    )
-    return int((met["t_filled"] > met["t_asked"]).sum())
+    told, asked, ended = trace.events("client_answers"), trace.events("client_requests"), trace.completions
+    late = rows(told, is_any(told, "command", "cancel") & (ints(told, "verdict") == int(Verdict.TOO_LATE)))
+    cancels = rows(asked, is_any(asked, "command", "cancel"))
+    (of_late, of_cancel), size = codes(("user_id", "request_id"), late, cancels)
+    first = first_places(of_cancel, size)[of_late]
+    sent_t, target = ints(cancels, "t")[first[first >= 0]], ints(cancels, "order_id")[first[first >= 0]]
+    filled = rows(ended, ints(ended, "status") == int(OrderStatus.FILLED))
+    at = find(target, ints(filled, "order_id"))
+    return int((ints(filled, "t")[at[at >= 0]] > sent_t[at >= 0]).sum())
 
 
 @goal("replace-met-its-fill")
