@@ -4,10 +4,15 @@ import sys
 import tempfile
 import time
 import traceback
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
-from sim.scenario import Scenario
+from sim.scenario import SYNTHETIC, Scenario
+
+_IN_MEMORY_ORDERS_MAX: Final = 5_000
+"""A run of so many orders leaves some forty megabytes of events."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,8 @@ def run_seed(scenario: Scenario) -> SeedResult:
 
     started = time.perf_counter()
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            result = run_scenario(scenario, Path(folder) / "trace", Progress(sys.stderr))
+        with tempfile.TemporaryDirectory() if _is_long(scenario) else nullcontext() as folder:
+            result = run_scenario(scenario, Path(folder) / "trace" if folder else None, Progress(sys.stderr))
             goals = reached(result.trace)
             lines = [] if result.holds else violation_lines(result.trace, result.verdicts)
         return SeedResult(
@@ -74,6 +79,13 @@ def run_seed(scenario: Scenario) -> SeedResult:
     except Exception as error:  # a run that raises is a failure of this seed, not of the campaign
         text = "".join(traceback.format_exception(error))
         return SeedResult(seed=scenario.seed, wall_seconds=time.perf_counter() - started, error=text)
+
+
+def _is_long(scenario: Scenario) -> bool:
+    """Whether a run's trace should not be kept in memory: Parquet files cost a short run more than all its judging."""
+    if scenario.script is not None:
+        return len(scenario.script.operations) > _IN_MEMORY_ORDERS_MAX
+    return scenario.flow != SYNTHETIC or scenario.orders > _IN_MEMORY_ORDERS_MAX
 
 
 def digest_of(scenario: Scenario) -> SeedResult:

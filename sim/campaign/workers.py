@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -27,6 +27,7 @@ CONNECT_TIMEOUT_S: Final = 10
 IN_FLIGHT_PER_WORKER: Final = 2
 """So many seeds are handed out at once: enough that none waits for work, few enough that memory stays flat."""
 
+R = TypeVar("R")
 Work = Callable[[Scenario], SeedResult]
 
 
@@ -44,23 +45,41 @@ class Workers(Protocol):
 class LocalWorkers:
     """Processes of this machine, each with the same PYTHONHASHSEED."""
 
-    def __init__(self, jobs: int, *, hash_seed: str = "1") -> None:
+    def __init__(
+        self,
+        jobs: int,
+        *,
+        hash_seed: str = "1",
+        tasks_per_process: int = SEEDS_PER_PROCESS,
+        timeout_s: float = SEED_TIMEOUT_S,
+    ) -> None:
         self._jobs = jobs
         self._hash_seed = hash_seed
+        self._tasks_per_process = tasks_per_process
+        self._timeout_s = timeout_s
 
     def results(self, work: Work, scenarios: Iterable[Scenario]) -> Iterator[SeedResult]:
+        return self.outcomes(work, scenarios, _lost)
+
+    def outcomes(
+        self, work: Callable[[Scenario], R], scenarios: Iterable[Scenario], lost: Callable[[Scenario, str], R]
+    ) -> Iterator[R]:
+        """Any work for each scenario, which is asked for when a worker is free; each outcome as soon as it is ready.
+
+        `lost` makes the outcome of a scenario whose worker died or hung, from the reason why.
+        """
         context = multiprocessing.get_context("spawn")
         waiting = iter(scenarios)
         attempts: dict[Scenario, int] = {}
         running: dict[Future[Any], Scenario] = {}
         with (
             _environment(PYTHONHASHSEED=self._hash_seed),
-            ProcessPool(self._jobs, max_tasks=SEEDS_PER_PROCESS, context=context) as pool,
+            ProcessPool(self._jobs, max_tasks=self._tasks_per_process, context=context) as pool,
         ):
 
             def start(scenario: Scenario) -> None:
                 attempts[scenario] = attempts.get(scenario, 0) + 1
-                running[pool.schedule(work, args=[scenario], timeout=SEED_TIMEOUT_S)] = scenario
+                running[pool.schedule(work, args=[scenario], timeout=self._timeout_s)] = scenario
 
             try:
                 for scenario in islice(waiting, self._jobs * IN_FLIGHT_PER_WORKER):
@@ -74,11 +93,10 @@ class LocalWorkers:
                             if attempts[scenario] < ATTEMPTS_MAX:
                                 start(scenario)
                                 continue
-                            result = _lost(
-                                scenario, f"its worker died {ATTEMPTS_MAX} times, exit code {error.exitcode}"
-                            )
+                            why = f"its worker died {ATTEMPTS_MAX} times, exit code {error.exitcode}"
+                            result = lost(scenario, why)
                         except TimeoutError:
-                            result = _lost(scenario, f"it did not end in {SEED_TIMEOUT_S} s")
+                            result = lost(scenario, f"it did not end in {self._timeout_s:g} s")
                         del attempts[scenario]
                         for following in islice(waiting, 1):
                             start(following)

@@ -76,7 +76,9 @@ def shrink_gallery(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     found = {}
-    for name, each in smallest_of_all(names, Scenario(orders=orders), seeds, runs, jobs or os.cpu_count() or 1, out):
+    width = jobs or os.cpu_count() or 1
+    shrunk = smallest_of_all(names, Scenario(orders=orders), seeds, runs, width, out, stderr_progress())
+    for name, each in shrunk:
         found[name] = each
         if not json:
             print(line_of(name, each), flush=True)
