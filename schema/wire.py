@@ -72,18 +72,23 @@ class Codec(Generic[T]):
         """The event in a record value. Raises WireError."""
         if value is None:
             raise WireError(f"{self.name}: the record has no value")
-        if len(value) < 1 + _HASH_BYTES:
-            raise WireError(f"{self.name}: {len(value)} bytes are too few for a record")
-        if value[0] != WIRE_VERSION:
-            raise WireError(f"{self.name}: wire version {value[0]}, this code reads version {WIRE_VERSION}")
+        # Every record of the system comes by here, most of them several times: what is wrong is found out when it is.
         body = value[:-_HASH_BYTES]
-        if xxh3_64_digest(body) != value[-_HASH_BYTES:]:
-            raise WireError(f"{self.name}: the hash does not match the content")
+        if body[:1] != _VERSION_BYTE or xxh3_64_digest(body) != value[-_HASH_BYTES:]:
+            raise self._refusal(value)
         try:
             event: T = self._decode(body[1:])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise WireError(f"{self.name}: {error}") from None
         return event
+
+    def _refusal(self, value: bytes) -> WireError:
+        """What is wrong with bytes that are not sealed as a record is."""
+        if len(value) < 1 + _HASH_BYTES:
+            return WireError(f"{self.name}: {len(value)} bytes are too few for a record")
+        if value[0] != WIRE_VERSION:
+            return WireError(f"{self.name}: wire version {value[0]}, this code reads version {WIRE_VERSION}")
+        return WireError(f"{self.name}: the hash does not match the content")
 
     def unseal(self, value: bytes | None) -> tuple[T, int]:
         """The event in a record value, and its (signed) hash. Raises WireError."""

@@ -43,11 +43,19 @@ class ReplicaTable:
         self.table = table
         self._stores = stores
 
+    def is_same_as(self, other: ReplicaTable) -> bool:
+        """Whether the other is known to hold the very same."""
+        stores = self._stores
+        return len(stores) == 1 and len(other._stores) == 1 and stores[0] is other._stores[0]
+
     def partition(self, key: Key) -> Partition | None:
         """The partition, None when there is nothing of it. It must not be changed."""
+        stores = self._stores
+        if len(stores) == 1:
+            return stores[0].partitions.get(key)
         found: Partition | None = None
         is_own = False
-        for store in self._stores:
+        for store in stores:
             partition = store.partitions.get(key)
             if partition is None:
                 continue
@@ -61,6 +69,8 @@ class ReplicaTable:
 
     def in_token_order(self) -> list[tuple[int, bytes, Key]]:
         """Token, serialized key and key of every partition, as a scan of the ring meets them."""
+        if len(self._stores) == 1:
+            return self._stores[0].in_token_order()
         first, *others = [store.in_token_order() for store in self._stores]
         return in_token_order(first, *others) if any(others) else first
 
@@ -165,7 +175,9 @@ class Holdings:
     def view(self, table: Table, node: int, now_ns: int) -> ReplicaTable:
         """What the node holds of a table now. Valid at this instant only; `catch_up` was called for it."""
         common = self._common.get(table)
-        stores = [TableStore(table) if common is None else common]
+        if common is None:
+            common = self._common[table] = TableStore(table)
+        stores = [common]
         own = self._own[node].get(table)
         if own is not None:
             stores.append(own)

@@ -984,7 +984,8 @@ class SelectPlan:
         named = _named_sources(where)
         self.trace_sources = (named.get("user_id", -1), named.get("symbol_id", -1), named.get("order_id", -1))
         self.statement_id = -1
-        self._projections: dict[ColumnSet, Callable[[Values], Values] | None] = {}
+        self.projections: dict[ColumnSet, Callable[[Values], Values] | None] = {}
+        """What `projection` has found."""
         self.statics_matter = bool(table.statics)
         self.shows_times = any(output.kind in ("writetime", "ttl") for output in self.outputs)
 
@@ -1091,7 +1092,7 @@ class SelectPlan:
         possible (a filter, token(), static columns) and the row must be looked at cell by cell.
         """
         try:
-            return self._projections[columns]
+            return self.projections[columns]
         except KeyError:
             pass
         partition, clustering = len(self.table.partition_key), len(self.table.clustering_key)
@@ -1111,7 +1112,7 @@ class SelectPlan:
             else:
                 places.append(absent)
         found = None if absent in places or self.where.filters else picker(places)
-        self._projections[columns] = found
+        self.projections[columns] = found
         return found
 
 

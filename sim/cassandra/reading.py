@@ -34,6 +34,10 @@ Holders = Callable[[Key], Sequence[int]]
 """The places, in the list of stores, of those that are asked about a partition."""
 
 
+_WHOLE = [EVERYTHING]
+"""The pieces of a partition that is asked for from end to end."""
+
+
 class Cursor(NamedTuple):
     """Where the next page begins: after this row (no position: after the partition's static row), with what is left
     of LIMIT."""
@@ -85,6 +89,10 @@ class _Reader:
     ) -> None:
         self.holders = holders
         self.places: Sequence[int] = range(len(stores))
+        first = stores[0]
+        if holders is None and all(store.is_same_as(first) for store in stores):
+            # Replicas nearly always hold the same. Then there is nothing to compare, and one look at one is enough.
+            stores = stores[:1]
         self.plan = plan
         self.full = full
         self.stores = stores
@@ -112,6 +120,13 @@ class _Reader:
         if plan.is_reversed:
             pieces.reverse()
         seen_cursor = cursor is None
+        is_plain = (
+            limit is None
+            and per_partition is None
+            and len(self.stores) == 1
+            and not (plan.is_count or plan.is_distinct or plan.statics_matter or plan.where.filters)
+            and pieces == _WHOLE
+        )
         for key in self._keys(cursor):
             within = 0
             after: Position | None = None
@@ -122,6 +137,11 @@ class _Reader:
                 seen_cursor = True
             if per_partition is not None and within >= per_partition:
                 continue
+            if is_plain and not resumed:
+                plain = self._plain_rows(key)
+                if plain is not None and len(rows) + len(plain) < wanted:
+                    rows += plain
+                    continue
             for position, clustering, row in self._rows(key, pieces, after, resumed):
                 within += 1
                 if plan.is_count:
@@ -182,6 +202,43 @@ class _Reader:
             if upper is not None and (token > high or (token == high and not upper.inclusive)):
                 break
             yield key
+
+    def _plain_rows(self, key: Key) -> list[tuple[Any, ...]] | None:
+        """What `_rows` gives of a whole partition, where all replicas asked hold the same and it has nothing but whole
+        plain rows; None where it must be looked at more closely. The hot case of tables read from end to end."""
+        partition = self.stores[0].partition(key)
+        if partition is None:
+            return []
+        if partition.deletion is not None or partition.ranges:
+            return None
+        plan = self.plan
+        projections = plan.projections
+        now_s = self.now_s
+        found: list[tuple[Any, ...]] = []
+        rows = partition.rows
+        positions = partition.positions(EVERYTHING) if len(rows) > 1 else rows
+        for position in positions:
+            row = rows[position]
+            if not isinstance(row, RowWrite) or not row.marked:
+                return None
+            left_s = None
+            if row.ttl:
+                left_s = row.now_s + row.ttl - now_s
+                if left_s <= 0:
+                    continue
+            columns = row.columns
+            project = projections[columns] if columns in projections else plan.projection(columns)
+            kept = row.kept
+            values: Values = columns.unpack(kept) if kept.__class__ is bytes else kept  # type: ignore[assignment]
+            if project is None or (plan.shows_times and None in values):
+                return None
+            clustering = row._clustering
+            if clustering is None:
+                clustering = columns.clustering_of(position)  # type: ignore[misc]
+            found.append(project(key + clustering + values + (row.timestamp, left_s)))
+        if plan.is_reversed:
+            found.reverse()
+        return found
 
     def _rows(
         self, key: Key, pieces: list[Slice], after: Position | None, resumed: bool
