@@ -13,6 +13,7 @@ values: not on the process, not on hash seeds, not on the machine, not on where 
 
 import struct
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import count
 from operator import length_hint
 from typing import Any, Final, Protocol
@@ -22,7 +23,7 @@ import pandas  # noqa: F401  Arrow imports it when it first converts a list; bet
 import pyarrow as pa
 from xxhash import xxh3_128
 
-from traces.kinds import ALL_KINDS
+from traces.kinds import ALL_KINDS, Columns
 from traces.tables import KeptTables, arrow_schema, columns_of
 
 CHUNK_ROWS: Final = 10_000
@@ -274,24 +275,32 @@ class Recorder:
 
 def _generate_emitter(state: _Kind, next_seq: Callable[[], int], make_room: Callable[[], Callable[[], int]]) -> Emit:
     """A function with the kind's own parameters: a wrong number of values fails where it is emitted, not later."""
-    names = [name for name, _ in state.columns if name != "seq"]
+    return _binder(state.name, state.columns, frozenset(state.numbers), frozenset(state.beside))(
+        _kind=state,
+        _buffer=state.buffer,
+        _pack_into=state.pack_into,
+        _next_seq=next_seq,
+        _refusals=(struct.error, TypeError),
+        _make_room=make_room,
+        **{f"_number_of_{name}": numbers for name, numbers in state.numbers.items()},
+        **{f"_append_{name}": values.append for name, values in state.beside.items()},
+    )
+
+
+@cache
+def _binder(kind: str, columns: Columns, numbered: frozenset[str], beside: frozenset[str]) -> Callable[..., Emit]:
+    """The function that binds a kind's emitter to a run, compiled once: a process may run thousands of seeds."""
+    names = [name for name, _ in columns[1:]]
     packed = []
-    scope: dict[str, object] = {
-        "_kind": state,
-        "_buffer": state.buffer,
-        "_pack_into": state.pack_into,
-        "_next_seq": next_seq,
-        "_refusals": (struct.error, TypeError),
-        "_make_room": make_room,
-    }
-    beside = ""
-    for name, type_ in state.columns[1:]:
-        if name in state.numbers:
-            scope[f"_number_of_{name}"] = state.numbers[name]
+    scope = ["_kind", "_buffer", "_pack_into", "_next_seq", "_refusals", "_make_room"]
+    appended = ""
+    for name, type_ in columns[1:]:
+        if name in numbered:
+            scope.append(f"_number_of_{name}")
             packed.append(f"_number_of_{name}[{name}]")
-        elif name in state.beside:
-            scope[f"_append_{name}"] = state.beside[name].append
-            beside += f"    _append_{name}({name})\n"
+        elif name in beside:
+            scope.append(f"_append_{name}")
+            appended += f"    _append_{name}({name})\n"
         elif type_ == "bool":
             # Anything is true or false to `struct`; only these two are booleans.
             packed.append(f"1 if {name} is True else 0 if {name} is False else None")
@@ -315,13 +324,13 @@ def _generate_emitter(state: _Kind, next_seq: Callable[[], int], make_room: Call
         "    except _refusals:\n"
         "        _place = _kind.take_back()\n"
         f"        return _kind.refused.append(({parameters},))\n"
-        f"{beside}"
+        f"{appended}"
     )
     # Locals of an enclosing function are faster than globals, so the source is wrapped in one that binds them.
     wrapped = f"def bind({', '.join(scope)}):\n" + "".join(f"    {line}\n" for line in source.splitlines())
     namespace: dict[str, Callable[..., Emit]] = {}
-    exec(compile(wrapped + "    return emit\n", f"<emitter of {state.name}>", "exec"), {}, namespace)
-    return namespace["bind"](**scope)
+    exec(compile(wrapped + "    return emit\n", f"<emitter of {kind}>", "exec"), {}, namespace)
+    return namespace["bind"]
 
 
 def _value_bytes(array: pa.Array) -> Iterator[bytes | memoryview]:
