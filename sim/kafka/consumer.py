@@ -25,7 +25,7 @@ import copy
 from asyncio import Future
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from aiokafka import __version__
 from aiokafka.abc import ConsumerRebalanceListener
@@ -46,17 +46,18 @@ from aiokafka.errors import (
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 from aiokafka.util import commit_structure_validate
 
-from sim.clock import NS_PER_MS, NS_PER_SECOND
+from sim.clock import NEVER_NS, NS_PER_MS, NS_PER_SECOND
 from sim.kafka.broker import EARLIEST, LATEST, Fetched
 from sim.kafka.log import ABORTED, DATA, Batch
 from sim.kafka.membership import AssignorType, GroupMembership
 from sim.kafka.settings import UnsupportedSetting, refuse_unsupported
-from sim.kafka.subscription import Assignment, PartitionSet, SubscriptionState
+from sim.kafka.subscription import Assignment, PartitionSet, PartitionState, SubscriptionState
 from sim.kafka.transport import Call, Metadata, Transport
 
 if TYPE_CHECKING:
     from sim.hosts import Incarnation
     from sim.kafka.cluster import KafkaCluster
+    from sim.loop import LoopTimer
 
 Deserializer = Callable[[bytes | None], object]
 BytesRecord: TypeAlias = "ConsumerRecord[bytes, bytes]"
@@ -64,10 +65,6 @@ BytesRecord: TypeAlias = "ConsumerRecord[bytes, bytes]"
 _PREFETCH_BACKOFF_NS = 100_000_000
 _RESETS = {"earliest": EARLIEST, "latest": LATEST, "none": 0}
 _ASSIGNORS = (RangePartitionAssignor, RoundRobinPartitionAssignor)
-
-
-class _Cancellable(Protocol):
-    def cancel(self) -> None: ...
 
 
 class _Buffer:
@@ -169,11 +166,6 @@ class _FetchError:
         self.created_ns = created_ns
 
 
-def _time_out(waiter: Future[bool]) -> None:
-    if not waiter.done():
-        waiter.set_result(False)
-
-
 class Consumer:
     """A consumer on one incarnation of a host; see the module for how it behaves."""
 
@@ -216,6 +208,7 @@ class Consumer:
         self._incarnation = incarnation
         self._loop = incarnation.loop
         self._transport = Transport(cluster, incarnation, request_timeout_ms)
+        self._transport.is_of_no_group = group_id is None
         self._metadata = Metadata(self._transport, retry_backoff_ms, metadata_max_age_ms)
         self._subscriptions = SubscriptionState(self._loop)
         self._client_id = client_id
@@ -245,14 +238,21 @@ class Consumer:
         self._buffered_for: Assignment | None = None
         # Brokers with a request under way: a fetch, or None while offsets are looked up or a backoff runs.
         self._busy: dict[int, Call | None] = {}
-        self._fetch_waiters: list[Future[bool]] = []
+        # Who waits for records, and until when.
+        self._fetch_waiters: dict[Future[bool], int] = {}
+        self._wait_timer: LoopTimer | None = None
         self._pump_scheduled = False
-        self._pump_timer: _Cancellable | None = None
+        # What the next pump looks at: these brokers, or all of them when that is None.
+        self._brokers_to_look_at: dict[int | None, None] | None = None
+        # The partitions of an assignment by the leader that the client believes in, and the metadata they go by.
+        self._places: dict[int | None, list[tuple[TopicPartition, PartitionState]]] = {}
+        self._placed_by: object = None
+        self._pump_timer: LoopTimer | None = None
         # Partitions that a broker has said it does not lead, and when to ask it again if no metadata comes before.
         self._misplaced: dict[TopicPartition, int] = {}
         self._awaited_refresh: Future[bool] | None = None
         self._fetch_count = 0
-        self._fetch_ended_s = self._loop.time()
+        self._fetch_ended_ns = cluster.clock._now
         self._emit_delivered: Callable[..., object] = cluster.recorder.emitter("delivered")
         self._stream = cluster.client_stream
         if topics:
@@ -306,8 +306,9 @@ class Consumer:
         if self._membership is not None:
             await self._membership.close()
         self._notify_fetch_waiters()
-        if self._pump_timer is not None:
-            self._pump_timer.cancel()
+        for timer in (self._pump_timer, self._wait_timer):
+            if timer is not None:
+                timer.cancel()
         self._transport.close()
 
     async def __aenter__(self) -> Consumer:
@@ -615,7 +616,8 @@ class Consumer:
         self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
     ) -> dict[TopicPartition, list[BytesRecord]]:
         """Records that are there, or those that come within the time-out."""
-        assert all(isinstance(tp, TopicPartition) for tp in partitions)
+        for tp in partitions:
+            assert isinstance(tp, TopicPartition)
         if self._is_closed:
             raise ConsumerStoppedError()
         if max_records is not None and (not isinstance(max_records, int) or max_records < 1):
@@ -623,7 +625,25 @@ class Consumer:
         self._check_errors()
         # No `finally`: the real client's count stays up when the call is cancelled or fails.
         self._fetch_count += 1
-        records = await self._take_many(partitions, timeout_ms / 1000, max_records or self._max_poll_records)
+        limit = max_records or self._max_poll_records
+        left_ns = round(timeout_ms * NS_PER_MS)
+        clock = self._cluster.clock
+        while True:
+            subscription = self._subscriptions.current
+            if subscription is None or subscription.is_reassigning:
+                await self._subscriptions.wait_for_assignment()
+            records = self._drain(partitions, limit) if self._buffers else {}
+            if records or left_ns <= 0:
+                break
+            until_ns = clock._now + left_ns
+            waiter = self._wait_for_records(until_ns)
+            try:
+                if not await waiter or self._is_closed:
+                    break
+            except asyncio.CancelledError:
+                self._fetch_waiters.pop(waiter, None)
+                raise
+            left_ns = until_ns - clock._now
         self._fetch_over()
         return records
 
@@ -643,7 +663,12 @@ class Consumer:
             for records in drained.values():
                 self._fetch_over()
                 return records[0]
-            await self._fetch_waiter()
+            waiter = self._wait_for_records(NEVER_NS)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                self._fetch_waiters.pop(waiter, None)
+                raise
 
     def __aiter__(self) -> Consumer:
         if self._is_closed:
@@ -655,29 +680,6 @@ class Consumer:
             return await self.getone()
         except ConsumerStoppedError:
             raise StopAsyncIteration from None
-
-    async def _take_many(
-        self, partitions: tuple[TopicPartition, ...], timeout_s: float, limit: int | None
-    ) -> dict[TopicPartition, list[BytesRecord]]:
-        while True:
-            if self._subscriptions.is_reassigning:
-                await self._subscriptions.wait_for_assignment()
-            started_s = self._loop.time()
-            drained = self._drain(partitions, limit)
-            if drained or not timeout_s:
-                return drained
-            # Not asyncio.wait: a service comes by here for every batch it reads.
-            waiter = self._fetch_waiter()
-            timer = self._loop.call_later(timeout_s, _time_out, waiter)
-            try:
-                has_records = await waiter
-            finally:
-                timer.cancel()
-                if waiter in self._fetch_waiters:  # timed out, or cancelled
-                    self._fetch_waiters.remove(waiter)
-            if not has_records or self._is_closed:
-                return {}
-            timeout_s = max(0.0, timeout_s - (self._loop.time() - started_s))
 
     def _drain(
         self, partitions: tuple[TopicPartition, ...], limit: int | None
@@ -694,16 +696,16 @@ class Consumer:
                 if drained:
                     return drained
                 del self._buffers[tp]
-                self._wake()
+                self._wake_for(tp)
                 raise buffer.error
             if not buffer.is_valid():
                 del self._buffers[tp]
-                self._wake()
+                self._wake_for(tp)
                 continue
             records = buffer.take(limit, self._key_deserializer, self._value_deserializer)
             if buffer.is_drained:
                 del self._buffers[tp]
-                self._wake()
+                self._wake_for(tp)
             if not records:
                 continue
             drained[tp] = records
@@ -730,24 +732,52 @@ class Consumer:
     def _fetch_over(self) -> None:
         self._fetch_count -= 1
         if self._fetch_count == 0:
-            self._fetch_ended_s = self._loop.time()
+            self._fetch_ended_ns = self._cluster.clock._now
 
     def _idle_s(self) -> float:
-        return self._loop.time() - self._fetch_ended_s if self._fetch_count == 0 else 0.0
+        return (self._cluster.clock._now - self._fetch_ended_ns) / NS_PER_SECOND if self._fetch_count == 0 else 0.0
 
-    def _fetch_waiter(self) -> Future[bool]:
-        waiter: Future[bool] = self._loop.create_future()
-        self._fetch_waiters.append(waiter)
+    def _wait_for_records(self, until_ns: int) -> Future[bool]:
+        """True when there may be some, False when `until_ns` has come first.
+
+        Nearly all who wait are woken long before. So there is one timer for all: it is left alone when they are woken,
+        and looks who waits still when it runs out.
+        """
+        waiter: Future[bool] = Future(loop=self._loop)
+        self._fetch_waiters[waiter] = until_ns
+        timer = self._wait_timer
+        if until_ns != NEVER_NS and (timer is None or timer.when_ns > until_ns):
+            if timer is not None:
+                timer.cancel()
+            self._end_waits_at(until_ns)
         return waiter
 
+    def _end_waits_at(self, until_ns: int) -> None:
+        left_s = (until_ns - self._cluster.clock._now) / NS_PER_SECOND
+        self._wait_timer = self._loop.call_later(left_s, self._end_waits)
+
+    def _end_waits(self) -> None:
+        now_ns = self._cluster.clock._now
+        self._wait_timer = None
+        next_ns = NEVER_NS
+        for waiter, until_ns in list(self._fetch_waiters.items()):
+            if until_ns > now_ns:
+                next_ns = min(next_ns, until_ns)
+                continue
+            del self._fetch_waiters[waiter]
+            if not waiter.done():
+                waiter.set_result(False)
+        if next_ns != NEVER_NS:
+            self._end_waits_at(next_ns)
+
     def _notify_fetch_waiters(self) -> None:
-        waiters, self._fetch_waiters = self._fetch_waiters, []
+        waiters, self._fetch_waiters = self._fetch_waiters, {}
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(True)
 
     def _abort_fetches(self, error: KafkaError) -> None:
-        waiters, self._fetch_waiters = self._fetch_waiters, []
+        waiters, self._fetch_waiters = self._fetch_waiters, {}
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(copy.copy(error))
@@ -755,20 +785,39 @@ class Consumer:
     # -- fetching in the background
 
     def _wake(self) -> None:
+        """Look soon what can be asked of any broker."""
+        self._brokers_to_look_at = None
+        self._schedule_pump()
+
+    def _wake_for(self, tp: TopicPartition) -> None:
+        """Look soon what can be asked of the partition's leader."""
+        self._wake_for_broker(self._metadata.leaders.get(tp))
+
+    def _wake_for_broker(self, broker: int | None) -> None:
+        if self._brokers_to_look_at is not None:
+            self._brokers_to_look_at[broker] = None
+        if not self._pump_scheduled:
+            self._schedule_pump()
+
+    def _schedule_pump(self) -> None:
         if not self._pump_scheduled and self._is_started and not self._is_closed:
             self._pump_scheduled = True
             self._loop.call_soon(self._pump)
 
     def _wake_later(self, delay_ns: int) -> None:
-        if self._pump_timer is None:
-            self._pump_timer = self._loop.call_later(delay_ns / NS_PER_SECOND, self._later)
+        timer = self._pump_timer
+        if timer is not None:
+            if timer.when_ns <= self._cluster.clock._now + delay_ns:
+                return  # what is asked for then looks at all brokers, and asks again
+            timer.cancel()
+        self._pump_timer = self._loop.call_later(delay_ns / NS_PER_SECOND, self._later)
 
     def _later(self) -> None:
         self._pump_timer = None
         self._wake()
 
     def _pump(self) -> None:
-        """Ask each broker for whatever can be asked of it now."""
+        """Ask brokers for whatever can be asked of them now, those where something may have changed."""
         self._pump_scheduled = False
         assignment = self._subscriptions.assignment
         if self._is_closed or assignment is None or not assignment.is_active:
@@ -781,44 +830,52 @@ class Consumer:
                     call.forget()
             self._busy.clear()
             self._buffered_for = assignment
-        now_ns = self._cluster.clock._now  # not seconds: the end of a backoff must not be missed by a rounding
-        fetchable: dict[int, list[tuple[TopicPartition, int]]] = {}
-        unplaced: dict[int, list[TopicPartition]] = {}
-        held_until_ns: dict[int, int] = {}
+            self._placed_by = None
         leaders = self._metadata.leaders
-        for tp in assignment.order:
-            state = assignment.states[tp]
-            broker = leaders.get(tp)
-            buffer = self._buffers.get(tp)
-            if buffer is not None:
-                until_ns = buffer.created_ns + _PREFETCH_BACKOFF_NS
-                if broker is not None and until_ns > now_ns:
-                    held_until_ns[broker] = max(until_ns, held_until_ns.get(broker, 0))
-            elif broker is None:
-                self._refresh_then_wake()
-            elif self._misplaced.get(tp, 0) > now_ns:
+        if leaders is not self._placed_by:
+            self._placed_by = leaders
+            self._brokers_to_look_at = None
+            self._places = {}
+            for tp in assignment.order:
+                self._places.setdefault(leaders.get(tp), []).append((tp, assignment.states[tp]))
+        chosen, self._brokers_to_look_at = self._brokers_to_look_at, {}
+        for broker in list(self._places) if chosen is None else chosen:
+            if broker is None:
+                if any(tp not in self._buffers for tp, _ in self._places.get(None, ())):
+                    self._refresh_then_wake()
+            elif broker in self._places:
+                self._look_at(assignment, broker)
+
+    def _look_at(self, assignment: Assignment, broker: int) -> None:
+        """Ask one broker for whatever can be asked of it now."""
+        now_ns = self._cluster.clock._now  # not seconds: the end of a backoff must not be missed by a rounding
+        fetchable: list[tuple[TopicPartition, int]] = []
+        unplaced: list[TopicPartition] = []
+        held_until_ns = 0
+        is_busy = broker in self._busy
+        for tp, state in self._places[broker]:
+            if tp in self._buffers:
+                held_until_ns = max(held_until_ns, self._buffers[tp].created_ns + _PREFETCH_BACKOFF_NS)
+            elif tp in self._misplaced and self._misplaced[tp] > now_ns:
                 self._wake_later(self._misplaced[tp] - now_ns)
-            elif broker in self._busy:
+            elif is_busy:
                 call = self._busy[broker]
                 if call is not None and not state.is_paused:
                     self._hurry(call, tp, state.position)
             elif state.position is None:
-                unplaced.setdefault(broker, []).append(tp)
+                unplaced.append(tp)
             elif not state.is_paused:
-                fetchable.setdefault(broker, []).append((tp, state.position))
-        for broker, parts in fetchable.items():
-            if broker in unplaced:
-                continue
-            if broker in held_until_ns:
-                self._wake_later(held_until_ns[broker] - now_ns)
-                continue
-            if len(parts) > 1:  # no partition always comes first
-                turn = self._stream.below(len(parts))
-                parts = parts[turn:] + parts[:turn]
-            self._fetch(assignment, broker, parts)
-        for broker, tps in unplaced.items():
+                fetchable.append((tp, state.position))
+        if unplaced:
             self._busy[broker] = None
-            self._loop.create_task(self._place(assignment, broker, tps))
+            self._loop.create_task(self._place(assignment, broker, unplaced))
+        elif fetchable and held_until_ns > now_ns:
+            self._wake_later(held_until_ns - now_ns)
+        elif fetchable:
+            if len(fetchable) > 1:  # no partition always comes first
+                turn = self._stream.below(len(fetchable))
+                fetchable = fetchable[turn:] + fetchable[:turn]
+            self._fetch(assignment, broker, fetchable)
 
     def _hurry(self, call: Call, tp: TopicPartition, position: int | None) -> None:
         """A partition waits for the fetch under way unless that is for it: let the long poll end."""
@@ -851,7 +908,7 @@ class Consumer:
             del self._busy[broker]
             if assignment.is_active:
                 self._fetched(assignment, cast(Fetched, result))
-            self._wake()
+            self._wake_for_broker(broker)
 
         arguments = (parts, self._read_committed, self._max_partition_fetch_bytes, self._fetch_max_bytes)
         call = self._transport.call(broker, self._cluster.requests.fetch, arguments, on_reply)
@@ -860,11 +917,12 @@ class Consumer:
     def _free(self, assignment: Assignment, broker: int) -> None:
         if assignment is self._buffered_for:
             self._busy.pop(broker, None)
-            self._wake()
+            self._wake_for_broker(broker)
 
     def _fetched(self, assignment: Assignment, found: Fetched) -> None:
         has_new = False
         now_ns = self._cluster.clock._now
+        wall_ms = self._incarnation.host.wall.now_ns() // 1_000_000
         for tp, offset, error, high_watermark, last_stable_offset, batches in found:
             state = assignment.states[tp]
             if state.position != offset:
@@ -872,7 +930,7 @@ class Consumer:
             if error is None:
                 state.highwater = high_watermark
                 state.lso = last_stable_offset
-                state.timestamp_ms = self._incarnation.host.wall.now_ns() // 1_000_000
+                state.timestamp_ms = wall_ms
                 if batches:
                     self._buffers[tp] = _Buffer(tp, assignment, batches, offset, self._read_committed, now_ns)
                     has_new = True
