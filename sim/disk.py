@@ -22,6 +22,15 @@ SYNC_NS_MEAN = 1 * NS_PER_MS
 """What making something durable takes on average, beyond that."""
 
 
+LOST = "lost"
+TORN = "torn"
+TORN_WITH_ZEROS = "torn_with_zeros"
+KEPT = "kept"
+AFTER_POWER_CUT = (LOST, TORN, TORN_WITH_ZEROS, KEPT)
+"""What may be found of a file that was written to and not synced: what it was before, some first part of the new
+content, that with zeros behind it, or all of it."""
+
+
 class _File:
     """One file's content: as processes see it, and as it would be found after a power cut."""
 
@@ -36,11 +45,14 @@ class Disk:
     """Implements `schema.ports.Disk`; the rest is for faults.
 
     While `loses_synced_writes` is set, syncs are acknowledged and not done: the fault that breaks the assumption the
-    services rest on. `struck` counts what a power cut did: lost, torn, names_lost, synced_lost; and corrupt.
+    services rest on. `next_power_cut` is one of AFTER_POWER_CUT, what becomes of every file that is not synced when the
+    power goes next; empty to have it drawn for each. `struck` counts what a power cut did: lost, torn, names_lost,
+    synced_lost; and corrupt.
     """
 
     def __init__(self, stream: Stream) -> None:
         self.loses_synced_writes = False
+        self.next_power_cut = ""
         self.struck: Counter[str] = Counter()
         self._stream = stream
         self._names: dict[str, _File] = {}
@@ -130,6 +142,7 @@ class Disk:
                 file.content = file.durable
         self._names = dict(self._durable_names)
         self._lied_about.clear()
+        self.next_power_cut = ""
 
     def corrupt(self, name: str, stream: Stream) -> bool:
         """Flip one bit of a file, for good; False when there is no such file, or nothing in it."""
@@ -149,6 +162,13 @@ class Disk:
         """The names of all files, sorted, at once: for faults, which do not wait."""
         return sorted(self._names)
 
+    def has_unsynced(self) -> bool:
+        """Whether a file's content, or the name of one, would not survive a power cut for sure."""
+        return any(
+            (file.durable is not file.content and file.durable != file.content) or name not in self._durable_names
+            for name, file in self._names.items()
+        )
+
     # -- inside
 
     def _change_names(self, change: Callable[[dict[str, _File]], object]) -> None:
@@ -160,16 +180,16 @@ class Disk:
         if file in self._lied_about:
             self.struck["synced_lost"] += 1
             return file.durable
-        outcome = stream.choice(("lost", "torn", "torn_with_zeros", "kept"))
-        if outcome == "kept":
+        outcome = self.next_power_cut or stream.choice(AFTER_POWER_CUT)
+        if outcome == KEPT:
             return file.content
-        if outcome == "lost":
+        if outcome == LOST:
             self.struck["lost"] += 1
             return file.durable
         self.struck["torn"] += 1
         kept = stream.below(len(file.content) + 1)
         # The size may have reached the disk before the content did: the rest reads as zeros.
-        zeros = bytes(len(file.content) - kept) if outcome == "torn_with_zeros" else b""
+        zeros = bytes(len(file.content) - kept) if outcome == TORN_WITH_ZEROS else b""
         return file.content[:kept] + zeros
 
     async def _work(self, n_bytes: int, extra_ns_mean: int = 0) -> None:

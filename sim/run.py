@@ -295,7 +295,7 @@ class _Run:
             operations=operations,
         )
         clients.start()
-        injector = Injector(self.deployment, plan, start_ns)
+        injector = Injector(self.deployment, plan, start_ns, start_ns + duration_ns)
         self._run_until(start_ns + duration_ns)
 
         self._phase("heal")

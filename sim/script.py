@@ -24,15 +24,15 @@ class Strike:
     """A host, a broker, a replica, a group, or "a->b" for one direction of a link ("*" stands for any node)."""
     strength: int
     """In the unit that the fault's parameters name."""
-    is_aimed: bool = False
-    """Whether it waits, from `at_ns` on, for the moment that the fault's options name."""
+    moment: str = ""
+    """The moment that it waits for, from `at_ns` on, by its name in `sim.faults.moments`; empty: it strikes at once."""
 
     def describe(self) -> str:
         strength = f", strength {self.strength}" if self.strength else ""
-        aimed = ", aimed" if self.is_aimed else ""
+        moment = f", {self.moment}" if self.moment else ""
         return (
             f"{self.fault} on {self.target} at {self.at_ns / 1e9:.3f} s for {self.duration_ns / 1e9:.3f} s"
-            f"{strength}{aimed}"
+            f"{strength}{moment}"
         )
 
 

@@ -24,6 +24,7 @@ from schema.symbols import Symbol
 from schema.topics import Topology
 from sim.deployment import layout_of
 from sim.faults.catalogue import OPTIONS
+from sim.faults.plan import FaultOptions
 from sim.flows import Operation, make_topology
 from sim.flows.market import first_price
 from sim.flows.operations import CANCEL, DEPOSIT, NOT_REPEATED, PLACE, QUERIES, READ, REDUCE, REPLACE
@@ -103,14 +104,23 @@ def strikes(scenario: Scenario, *, faults: Sequence[str] | None = None) -> st.Se
 
     def of(name: str) -> st.SearchStrategy[Strike]:
         option = OPTIONS[name]
+        targets = st.integers(0, 1_000).map(lambda seed: option.aim(Stream(seed, name), layout))
+        return targets.flatmap(lambda target: at(option, target))
+
+    def at(option: FaultOptions, target: str) -> st.SearchStrategy[Strike]:
+        moments = [each.name for each in option.moments_of(target, layout)]
+        return st.sampled_from(["", *moments]).flatmap(lambda moment: when(option, target, moment))
+
+    def when(option: FaultOptions, target: str, moment: str) -> st.SearchStrategy[Strike]:
+        duration_ms, strength = option.spans(moment)
         return st.builds(
             Strike,
-            fault=st.just(name),
+            fault=st.just(option.name),
             at_ns=st.integers(0, scenario.duration_ns),
-            duration_ns=st.integers(option.duration_ms.low, option.duration_ms.high).map(_nanoseconds),
-            target=st.integers(0, 1_000).map(lambda seed: option.aim(Stream(seed, name), layout)),
-            strength=st.integers(option.strength.low, option.strength.high),
-            is_aimed=st.booleans() if option.moment else st.just(False),
+            duration_ns=st.integers(duration_ms.low, duration_ms.high).map(_nanoseconds),
+            target=st.just(target),
+            strength=st.integers(strength.low, strength.high),
+            moment=st.just(moment),
         )
 
     return st.sampled_from(names).flatmap(of)

@@ -66,8 +66,12 @@ KINDS: Final[dict[str, Columns]] = {
         "statement_id:int table:str operation:str user_id:int symbol_id:int order_id:int write_timestamp:int ttl:int "
         "consistency:str started_t:int outcome:str replicas:int"
     ),
-    # Faults as they struck. `phase` is start, end, or hit (one operation really suffered).
-    "faults": _columns("fault:str phase:str target:str detail:str"),
+    # Faults as they struck. `phase` is start or end. `duration_ns` and `strength`
+    # are the parameters of the strike (docs/faults.md has their meaning); `moment` is what it waited for, "" for
+    # nothing, and `has_met` whether that came: a strike that waited in vain struck all the same.
+    "faults": _columns(
+        "fault:str phase:str target:str detail:str duration_ns:int strength:int moment:str has_met:bool"
+    ),
     # `event` is start, ready, crash, stop, terminated, pause, resume, exit. `detail` is the error of an exit.
     "lifecycle": _columns("event:str incarnation:int service:str detail:str"),
     # An alarm raised by a service; topic "" and partition, offset -1 where it names none.

@@ -102,12 +102,21 @@ class CassandraCluster:
         self._hints: list[Hint] = []
         self._hint_timer_set = False
         self._ring_start = -(1 << 63)
+        self._sessions: dict[str, Session] = {}
+        """The newest session of each host."""
 
     # ---- clients
 
     def session(self, incarnation: Incarnation, keyspace: str | None = None) -> Session:
         """What `Cluster(...).connect(keyspace)` gives a service on that incarnation's host."""
-        return Session(self, incarnation.name, incarnation, incarnation.host.wall, keyspace)
+        session = Session(self, incarnation.name, incarnation, incarnation.host.wall, keyspace)
+        self._sessions[incarnation.name] = session
+        return session
+
+    def open_operations(self, host: str) -> int:
+        """How many operations the newest session of a host has begun and not ended."""
+        session = self._sessions.get(host)
+        return session.open_operations if session is not None else 0
 
     def harness_session(self, keyspace: str | None = None, client: str = "observer") -> Session:
         """A session of the harness itself, outside all hosts: its `execute` runs the clock until the answer is

@@ -5,11 +5,15 @@ from typing import Final
 from sim.deployment import Deployment
 from sim.faults.aims import any_replica, the_world
 from sim.faults.kind import Kind, Undo
+from sim.faults.moments import DURING_RECOVERY, ROWS_BEING_WRITTEN, Moment
 from sim.faults.plan import FaultOptions, Span
 from sim.scenario import MILLISECOND_NS
 from sim.script import Strike
 
 CASSANDRA: Final = Kind("Cassandra")
+
+SETTLING: Final = (ROWS_BEING_WRITTEN, DURING_RECOVERY)
+"""When settlement writes rows, and when it reads its progress."""
 
 
 @CASSANDRA.fault(
@@ -22,6 +26,7 @@ CASSANDRA: Final = Kind("Cassandra")
         duration_ms=Span(300, 10_000),
         strength=Span(0, 3),
         strength_meaning="0: no hints are kept; 2 or 3: the others notice it only after 2 s",
+        moments=SETTLING,
     )
 )
 def _replica_down(world: Deployment, strike: Strike) -> Undo:
@@ -41,6 +46,7 @@ def _replica_down(world: Deployment, strike: Strike) -> Undo:
         duration_ms=Span(500, 8_000),
         strength=Span(5, 3_000),
         strength_meaning="ms more, each operation",
+        moments=SETTLING,
     )
 )
 def _slow_replica(world: Deployment, strike: Strike) -> Undo:
@@ -67,7 +73,9 @@ def _database_clock_skew(world: Deployment, strike: Strike) -> Undo:
     return wall.synchronise
 
 
-def _operation_fault(name: str, armed: tuple[str, ...], meaning: str, hits: str) -> None:
+def _operation_fault(
+    name: str, armed: tuple[str, ...], meaning: str, hits: str, moments: tuple[Moment, ...] = SETTLING
+) -> None:
     """A fault that strikes single Cassandra operations; `armed` are the outcomes that take turns."""
 
     @CASSANDRA.fault(
@@ -80,6 +88,9 @@ def _operation_fault(name: str, armed: tuple[str, ...], meaning: str, hits: str)
             duration_ms=Span(200, 5_000),
             strength=Span(10_000, 400_000),
             strength_meaning="ppm of operations",
+            moments=moments,
+            aimed_duration_ms=Span(2, 60),
+            aimed_strength=Span(300_000, 1_000_000),
         )
     )
     def begin(world: Deployment, strike: Strike) -> Undo:
@@ -99,7 +110,11 @@ _operation_fault(
     "every write of settlement",
 )
 _operation_fault(
-    "read-timeout", ("read_timeout",), "a read times out", "settlement's progress; every read of the gateway"
+    "read-timeout",
+    ("read_timeout",),
+    "a read times out",
+    "settlement's progress; every read of the gateway",
+    (DURING_RECOVERY,),
 )
 _operation_fault(
     "lost-database-answer",

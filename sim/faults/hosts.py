@@ -21,7 +21,7 @@ HOSTS: Final = Kind("hosts")
         any_host,
         strikes_per_minute=Span(3, 20),
         duration_ms=Span(50, 6_000),
-        moment=AT_WORK,
+        moments=AT_WORK,
     )
 )
 def _crash(world: Deployment, strike: Strike) -> Undo:
@@ -67,7 +67,7 @@ def _crash_loop(world: Deployment, strike: Strike) -> Undo:
         any_host,
         strikes_per_minute=Span(2, 10),
         duration_ms=Span(100, 8_000),
-        moment=AT_WORK,
+        moments=AT_WORK,
     )
 )
 def _stop_restart(world: Deployment, strike: Strike) -> Undo:
@@ -83,7 +83,7 @@ def _stop_restart(world: Deployment, strike: Strike) -> Undo:
         any_host,
         strikes_per_minute=Span(2, 10),
         duration_ms=Span(100, 14_000),
-        moment=AT_WORK,
+        moments=AT_WORK,
     )
 )
 def _pause(world: Deployment, strike: Strike) -> Undo:

@@ -2,34 +2,30 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
 
 from sim.deployment import Deployment
 from sim.faults.catalogue import BEGIN
 from sim.faults.kind import Undo
-from sim.faults.moments import is_moment
-from sim.scenario import SECOND_NS
+from sim.faults.moments import MOMENTS
+from sim.faults.watch import has_come
 from sim.script import Strike
-
-AIM_NS: Final = SECOND_NS
-"""How long an aimed strike waits for its moment; then it strikes all the same."""
-LOOK_NS: Final = 150_000
-"""How often it looks. A transaction takes a few milliseconds, a write to Cassandra about one."""
 
 
 class Injector:
-    """Schedules the strikes of a plan, counted from `start_ns`; `struck` counts those that began, by fault."""
+    """Schedules the strikes of a plan, counted from `start_ns`; the work that they strike is over at `end_ns`.
 
-    def __init__(self, world: Deployment, plan: Sequence[Strike], start_ns: int) -> None:
+    `struck` counts those that began, by fault; `met` those that struck at the moment they had waited for, by that.
+    """
+
+    def __init__(self, world: Deployment, plan: Sequence[Strike], start_ns: int, end_ns: int) -> None:
         self.plan = plan
         self.struck: Counter[str] = Counter()
+        self.met: Counter[str] = Counter()
         self._world = world
+        self._end_ns = end_ns
         self._emit = world.recorder.emitter("faults")
-        self._open: dict[int, tuple[Strike, Undo]] = {}
+        self._open: dict[int, tuple[Strike, Undo, bool]] = {}
         self._is_healed = False
-        # Aimed strikes that wait for their moment, each with the instant at which it strikes all the same.
-        self._waiting: list[tuple[int, Strike, int]] = []
-        self._is_looking = False
         for number, strike in enumerate(plan):
             world.clock.at(start_ns + strike.at_ns, self._begin, number, strike)
 
@@ -42,49 +38,55 @@ class Injector:
     def _begin(self, number: int, strike: Strike) -> None:
         if self._is_healed:
             return
-        if strike.is_aimed and not is_moment(self._world, strike):
-            self._waiting.append((number, strike, self._world.clock.now + AIM_NS))
-            self._look_later()
+        if strike.moment:
+            # At most half of the time that is left, so that a strike that waits in vain has its effect too.
+            now = self._world.clock.now
+            self._look(number, strike, min(now + MOMENTS[strike.moment].patience_ns, (now + self._end_ns) // 2))
         else:
-            self._strike(number, strike)
+            self._strike(number, strike, has_met=False)
 
-    def _look_later(self) -> None:
-        """Look again after a while, and not before something has happened: between two events no moment comes."""
-        if self._waiting and not self._is_looking:
-            self._is_looking = True
-            clock = self._world.clock
-            last_ns = min(until_ns for _, _, until_ns in self._waiting)
-            clock.at(max(clock.now + LOOK_NS, min(clock.next_ns(), last_ns)), self._look)
-
-    def _look(self) -> None:
-        self._is_looking = False
+    def _look(self, number: int, strike: Strike, until_ns: int) -> None:
+        """Strike if the moment has come, or will not be waited for any longer; look again otherwise."""
         if self._is_healed:
             return
-        now = self._world.clock.now
-        waiting, self._waiting = self._waiting, []
-        for number, strike, until_ns in waiting:
-            if now >= until_ns or is_moment(self._world, strike):
-                self._strike(number, strike)
-            else:
-                self._waiting.append((number, strike, until_ns))
-        self._look_later()
+        clock = self._world.clock
+        if has_come(self._world, strike):
+            self.met[strike.moment] += 1
+            self._strike(number, strike, has_met=True)
+        elif clock.now >= until_ns:
+            self._strike(number, strike, has_met=False)
+        else:
+            # Not before something has happened: between two events no moment comes.
+            next_ns = max(clock.now + MOMENTS[strike.moment].look_every_ns, clock.next_ns())
+            clock.at(min(next_ns, until_ns), self._look, number, strike, until_ns)
 
-    def _strike(self, number: int, strike: Strike) -> None:
+    def _strike(self, number: int, strike: Strike, *, has_met: bool) -> None:
         self.struck[strike.fault] += 1
-        self._record(strike, "start")
+        self._record(strike, "start", has_met)
         undo = BEGIN[strike.fault](self._world, strike)
         if undo is None:
-            self._record(strike, "end")
+            self._record(strike, "end", has_met)
         else:
-            self._open[number] = strike, undo
+            self._open[number] = strike, undo, has_met
             self._world.clock.after(strike.duration_ns, self._end, number)
 
     def _end(self, number: int) -> None:
         entry = self._open.pop(number, None)
         if entry is not None:
-            strike, undo = entry
+            strike, undo, has_met = entry
             undo()
-            self._record(strike, "end")
+            self._record(strike, "end", has_met)
 
-    def _record(self, strike: Strike, phase: str) -> None:
-        self._emit(self._world.clock.now, "", strike.fault, phase, strike.target, strike.describe())
+    def _record(self, strike: Strike, phase: str, has_met: bool) -> None:
+        self._emit(
+            self._world.clock.now,
+            "",
+            strike.fault,
+            phase,
+            strike.target,
+            strike.describe(),
+            strike.duration_ns,
+            strike.strength,
+            strike.moment,
+            has_met,
+        )

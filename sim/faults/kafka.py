@@ -5,7 +5,15 @@ from typing import Final
 from sim.deployment import Deployment
 from sim.faults.aims import TRANSACTIONAL_SERVICES, any_broker, any_group, any_topic, host_of, the_world
 from sim.faults.kind import Kind, Undo
-from sim.faults.moments import AT_WORK, IN_A_TRANSACTION
+from sim.faults.moments import (
+    AT_COMMIT,
+    BETWEEN_WRITE_AND_COMMIT,
+    DURING_REBALANCE,
+    DURING_RECOVERY,
+    IN_COMMIT,
+    IN_TRANSACTION,
+    MEMBERS_AT_WORK,
+)
 from sim.faults.plan import FaultOptions, Span
 from sim.script import Strike
 
@@ -22,6 +30,9 @@ KAFKA: Final = Kind("Kafka")
         duration_ms=Span(500, 5_000),
         strength=Span(10_000, 300_000),
         strength_meaning="ppm of answers",
+        moments=(*AT_COMMIT, DURING_RECOVERY),
+        aimed_duration_ms=Span(2, 50),
+        aimed_strength=Span(500_000, 1_000_000),
     )
 )
 def _lost_answers(world: Deployment, strike: Strike) -> Undo:
@@ -37,7 +48,7 @@ def _lost_answers(world: Deployment, strike: Strike) -> Undo:
         any_broker,
         strikes_per_minute=Span(1, 6),
         duration_ms=Span(300, 8_000),
-        moment=IN_A_TRANSACTION,
+        moments=MEMBERS_AT_WORK,
     )
 )
 def _broker_crash(world: Deployment, strike: Strike) -> Undo:
@@ -56,7 +67,7 @@ def _broker_crash(world: Deployment, strike: Strike) -> Undo:
         duration_ms=Span(0, 0),
         strength=Span(0, 7),
         strength_meaning="partition, modulo the topic's number of them",
-        moment=IN_A_TRANSACTION,
+        moments=(IN_TRANSACTION, IN_COMMIT, DURING_RECOVERY),
     )
 )
 def _leader_change(world: Deployment, strike: Strike) -> None:
@@ -73,6 +84,7 @@ def _leader_change(world: Deployment, strike: Strike) -> None:
         duration_ms=Span(2_000, 15_000),
         strength=Span(0, 7),
         strength_meaning="partition, modulo the topic's number of them",
+        moments=(IN_TRANSACTION, IN_COMMIT, DURING_RECOVERY),
     )
 )
 def _no_leader(world: Deployment, strike: Strike) -> None:
@@ -88,7 +100,7 @@ def _no_leader(world: Deployment, strike: Strike) -> None:
         any_group,
         strikes_per_minute=Span(2, 12),
         duration_ms=Span(0, 0),
-        moment=AT_WORK,
+        moments=MEMBERS_AT_WORK,
     )
 )
 def _rebalance(world: Deployment, strike: Strike) -> None:
@@ -103,7 +115,7 @@ def _rebalance(world: Deployment, strike: Strike) -> None:
         any_group,
         strikes_per_minute=Span(1, 6),
         duration_ms=Span(0, 0),
-        moment=AT_WORK,
+        moments=MEMBERS_AT_WORK,
     )
 )
 def _member_eviction(world: Deployment, strike: Strike) -> None:
@@ -120,6 +132,9 @@ def _member_eviction(world: Deployment, strike: Strike) -> None:
         duration_ms=Span(500, 5_000),
         strength=Span(50_000, 600_000),
         strength_meaning="ppm of commits",
+        moments=(BETWEEN_WRITE_AND_COMMIT,),
+        aimed_duration_ms=Span(2, 200),
+        aimed_strength=Span(700_000, 1_000_000),
     )
 )
 def _commit_refused(world: Deployment, strike: Strike) -> Undo:
@@ -137,6 +152,7 @@ def _commit_refused(world: Deployment, strike: Strike) -> Undo:
         duration_ms=Span(300, 2_500),
         strength=Span(300_000, 1_000_000),
         strength_meaning="ppm of commits refused before the rebalance",
+        moments=(BETWEEN_WRITE_AND_COMMIT,),
     )
 )
 def _redelivery(world: Deployment, strike: Strike) -> Undo:
@@ -157,7 +173,7 @@ def _redelivery(world: Deployment, strike: Strike) -> Undo:
         any_group,
         strikes_per_minute=Span(2, 10),
         duration_ms=Span(0, 0),
-        moment=IN_A_TRANSACTION,
+        moments=(IN_TRANSACTION, *AT_COMMIT, DURING_REBALANCE, DURING_RECOVERY),
     )
 )
 def _coordinator_change(world: Deployment, strike: Strike) -> None:
@@ -174,7 +190,7 @@ def _coordinator_change(world: Deployment, strike: Strike) -> None:
         host_of(*TRANSACTIONAL_SERVICES),
         strikes_per_minute=Span(2, 8),
         duration_ms=Span(0, 0),
-        moment=IN_A_TRANSACTION,
+        moments=(IN_TRANSACTION,),
     )
 )
 def _transaction_timeout(world: Deployment, strike: Strike) -> None:
@@ -191,6 +207,7 @@ def _transaction_timeout(world: Deployment, strike: Strike) -> None:
         the_world,
         strikes_per_minute=Span(1, 6),
         duration_ms=Span(100, 3_000),
+        moments=(IN_COMMIT, DURING_RECOVERY),
     )
 )
 def _stalled_markers(world: Deployment, strike: Strike) -> None:

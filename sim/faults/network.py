@@ -5,6 +5,7 @@ from typing import Final
 from sim.deployment import Deployment
 from sim.faults.aims import ends_of, server_link
 from sim.faults.kind import Kind, Undo
+from sim.faults.moments import AT_WORK
 from sim.faults.plan import FaultOptions, Span
 from sim.scenario import MILLISECOND_NS
 from sim.script import Strike
@@ -37,6 +38,7 @@ def _slow_link(world: Deployment, strike: Strike) -> Undo:
         server_link,
         strikes_per_minute=Span(3, 20),
         duration_ms=Span(50, 3_000),
+        moments=AT_WORK,
     )
 )
 def _clogged_link(world: Deployment, strike: Strike) -> Undo:
@@ -54,6 +56,7 @@ def _clogged_link(world: Deployment, strike: Strike) -> Undo:
         duration_ms=Span(500, 9_000),
         strength=Span(0, 1),
         strength_meaning="1: both directions",
+        moments=AT_WORK,
     )
 )
 def _partition(world: Deployment, strike: Strike) -> Undo:

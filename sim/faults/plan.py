@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from sim.faults.moments import MOMENTS, Moment
 from sim.randomness import Randomness, Stream
 from sim.scenario import MILLISECOND_NS, NO_FAULTS, SWARM, ScenarioError
 from sim.script import Strike
@@ -16,7 +17,7 @@ MINUTE_NS: Final = 60_000 * MILLISECOND_NS
 MIX_PPM: Final = (150_000, 300_000, 500_000, 800_000)
 """How likely each fault is to take part in a seed's swarm; the seed draws one of these first."""
 AIMED_PPM: Final = 750_000
-"""How many strikes of a fault that has a moment wait for it."""
+"""How many strikes of a fault that has moments wait for one of them."""
 ANY: Final = "*"
 """A strike's target that stands for any node."""
 CALM_PPM: Final = 60_000
@@ -49,6 +50,19 @@ class Layout:
         """All hosts that run a service, in a fixed order."""
         return tuple(name for names in self.services.values() for name in names)
 
+    def service_of(self, host: str) -> str:
+        """The service that a host runs; empty for what is none of the hosts."""
+        return next((service for service, names in self.services.items() if host in names), "")
+
+    def hosts_concerned(self, target: str) -> tuple[str, ...]:
+        """The hosts that feel it when a target is struck: itself, the ends of a link, the instances of a group.
+
+        A server, a topic or the link of two servers concerns them all.
+        """
+        if target in self.services:
+            return self.services[target]
+        return tuple(end for end in target.split("->") if self.service_of(end)) or self.hosts
+
 
 Aim = Callable[[Stream, Layout], str]
 """Chooses a target."""
@@ -71,10 +85,27 @@ class FaultOptions:
     strength: Span = Span(0, 0)
     strength_meaning: str = ""
     """Unit and meaning of the strength; empty when there is none."""
-    moment: str = ""
-    """The moment that hurts most, in words: three of four strikes wait for it. Empty when there is none to wait for."""
+    moments: tuple[Moment, ...] = ()
+    """The moments that hurt most: three of four strikes wait for one that suits their target."""
+    is_always_aimed: bool = False
+    """Whether every strike waits for a moment: the fault is about nothing else."""
+    aimed_duration_ms: Span | None = None
+    """How long a strike lasts that waits for a moment, where that is another time: short, to hit little else."""
+    aimed_strength: Span | None = None
+    """How strong it is, where that is another strength: nearly sure, to hit at all."""
     breaks_assumption: bool = False
     """Whether it breaks something the design rests on; such a fault never takes part in a swarm."""
+
+    def moments_of(self, target: str, layout: Layout) -> tuple[Moment, ...]:
+        """The moments that can come for one of the hosts that the target concerns."""
+        services = {layout.service_of(host): None for host in layout.hosts_concerned(target)}
+        return tuple(each for each in self.moments if any(service in each.services for service in services))
+
+    def spans(self, moment: str) -> tuple[Span, Span]:
+        """The duration (ms) and the strength of a strike that waits for that moment, or for none."""
+        if not moment:
+            return self.duration_ms, self.strength
+        return self.aimed_duration_ms or self.duration_ms, self.aimed_strength or self.strength
 
 
 def draw_plan(
@@ -88,18 +119,28 @@ def draw_plan(
         count = max(1, option.strikes_per_minute.draw(stream) * duration_ns // MINUTE_NS)
         for _ in range(count):
             at_ns = stream.below(duration_ns)
+            target = option.aim(stream, layout)
+            moment = _draw_moment(option, target, layout, stream)
+            duration_ms, strength = option.spans(moment)
             strikes.append(
                 Strike(
                     fault=name,
                     at_ns=at_ns,
-                    duration_ns=option.duration_ms.draw(stream) * MILLISECOND_NS + stream.below(MILLISECOND_NS),
-                    target=option.aim(stream, layout),
-                    strength=option.strength.draw(stream),
-                    is_aimed=stream.chance_ppm(AIMED_PPM) and bool(option.moment),
+                    duration_ns=duration_ms.draw(stream) * MILLISECOND_NS + stream.below(MILLISECOND_NS),
+                    target=target,
+                    strength=strength.draw(stream),
+                    moment=moment,
                 )
             )
     # A stable sort on time alone: strikes of one instant stay in the order of the catalogue.
     return tuple(sorted(strikes, key=lambda strike: strike.at_ns))
+
+
+def _draw_moment(option: FaultOptions, target: str, layout: Layout, stream: Stream) -> str:
+    moments = option.moments_of(target, layout)
+    if not moments or not (stream.chance_ppm(AIMED_PPM) or option.is_always_aimed):
+        return ""
+    return stream.choice(moments).name
 
 
 def _chosen(faults: str, options: Mapping[str, FaultOptions], mix: Stream) -> Sequence[str]:
@@ -129,6 +170,9 @@ def check_strikes(
                 raise ScenarioError(f"{each.fault} aims at {each.target!r}: this scenario has no {target!r}")
         if each.at_ns < 0 or each.duration_ns < 0:
             raise ScenarioError(f"{each.fault} on {each.target}: times must not be negative")
+        if each.moment and each.moment not in MOMENTS:
+            known_moments = ", ".join(MOMENTS)
+            raise ScenarioError(f"{each.fault} waits for {each.moment!r}; moments are: {known_moments}")
 
 
 def check_names(faults: str, options: Mapping[str, FaultOptions]) -> Sequence[str]:

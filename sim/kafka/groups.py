@@ -162,6 +162,11 @@ class GroupCoordinators:
         """Whether any group is between generations, or has offsets pending in a transaction."""
         return any(group.state in (PREPARING, COMPLETING) or group.pending for group in self._groups.values())
 
+    def is_rebalancing(self, group: str) -> bool:
+        """Whether a group is between two generations."""
+        entry = self._groups.get(group)
+        return entry is not None and entry.state in (PREPARING, COMPLETING)
+
     def members(self, group: str) -> list[str]:
         """The ids of a group's members."""
         entry = self._groups.get(group)

@@ -18,7 +18,7 @@ faults = recorder.emitter("faults")
 for n in range(12_345):
     commits(n, "kafka-%d" % (n % 3), "settlement", "engine.outputs", n % 4, n, "m", -n, n % 2 == 0, "ok")
     if n % 100 == 0:
-        faults(n, "", "pause", "start", "engine-1", "é")
+        faults(n, "", "pause", "start", "engine-1", "é", 7, 0, "in-commit", True)
 print(recorder.digest())
 """
 
@@ -32,9 +32,9 @@ def _digest_in_a_process(hash_seed: str) -> str:
 def test_events_come_back_in_order_with_their_place_in_the_run() -> None:
     recorder = Recorder()
     faults, phases = recorder.emitter("faults"), recorder.emitter("phases")
-    faults(10, "kafka-1", "broker-crash", "start", "kafka-1", "")
+    faults(10, "kafka-1", "broker-crash", "start", "kafka-1", "", 0, 0, "", False)
     phases(11, "", "work", "")
-    faults(12, "kafka-1", "broker-crash", "end", "kafka-1", "")
+    faults(12, "kafka-1", "broker-crash", "end", "kafka-1", "", 0, 0, "", False)
     assert recorder.table("faults").to_pydict()["seq"] == [0, 2]
     assert recorder.table("faults").to_pydict()["phase"] == ["start", "end"]
     assert recorder.table("phases").to_pydict() == {
@@ -83,7 +83,15 @@ def test_digest_can_be_asked_in_the_middle_without_changing_the_last_one() -> No
     ],
 )  # fmt: skip
 def test_digest_sees_a_changed_value(change: dict[str, object]) -> None:
-    event = {"t": 5, "host": "kafka-1", "fault": "clog", "phase": "start", "target": "a", "detail": "x"}
+    event: dict[str, object] = {
+        "t": 5,
+        "host": "kafka-1",
+        "fault": "clog",
+        "phase": "start",
+        "target": "a",
+        "detail": "x",
+    }
+    event |= {"duration_ns": 9, "strength": 0, "moment": "", "has_met": False}
     digests = []
     for values in (event, event | change):
         recorder = Recorder()
@@ -95,8 +103,8 @@ def test_digest_sees_a_changed_value(change: dict[str, object]) -> None:
 def test_digest_sees_the_order_of_events_of_different_kinds() -> None:
     first, second = Recorder(), Recorder()
     first.emitter("phases")(1, "", "work", "")
-    first.emitter("faults")(1, "", "f", "start", "", "")
-    second.emitter("faults")(1, "", "f", "start", "", "")
+    first.emitter("faults")(1, "", "f", "start", "", "", 0, 0, "", False)
+    second.emitter("faults")(1, "", "f", "start", "", "", 0, 0, "", False)
     second.emitter("phases")(1, "", "work", "")
     assert first.digest() != second.digest()
 

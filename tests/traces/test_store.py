@@ -35,7 +35,7 @@ def stored(tmp_path: Path) -> Path:
     """A small stored trace."""
     recorder = Recorder()
     for n in range(5):
-        recorder.emitter("faults")(n, "kafka-1", "clog", "start", "kafka-1", "")
+        recorder.emitter("faults")(n, "kafka-1", "clog", "start", "kafka-1", "", 5, 1, "", False)
     recorder.emitter("kafka_log")(9, "", "engine.outputs", 0, 0, 1, 2, -1, None, b"\xff")
     return write_trace(tmp_path / "trace", MANIFEST, recorder.tables())
 

@@ -69,8 +69,9 @@ def test_strikes_stay_within_their_options(name: str) -> None:
     for seed in range(5):
         for strike in plan(name, seed):
             assert 0 <= strike.at_ns < WORK_NS
-            assert option.duration_ms.low <= strike.duration_ns // 1_000_000 <= option.duration_ms.high
-            assert option.strength.low <= strike.strength <= option.strength.high
+            duration_ms, strength = option.spans(strike.moment)
+            assert duration_ms.low <= strike.duration_ns // 1_000_000 <= duration_ms.high
+            assert strength.low <= strike.strength <= strength.high
 
 
 def test_every_fault_says_what_it_is_and_what_it_hits() -> None:
