@@ -58,7 +58,8 @@ class Timer(Event):
         self._args = args
         self._queued = True
         self._waiters = None
-        heappush(clock._queue, (when_ns, NORMAL, next(clock._eid), self))
+        clock.scheduled = number = clock.scheduled + 1
+        heappush(clock._queue, (when_ns, NORMAL, number, self))
 
     @property
     def callbacks(self) -> list[Callable[[Event], None]] | None:  # type: ignore[override]
@@ -103,6 +104,8 @@ class Clock(simpy.Environment):
 
     def __init__(self) -> None:
         super().__init__(initial_time=0)
+        self.scheduled = 0
+        """How many events have been scheduled so far, a measure of the work done; the last one has this number."""
         self._cancelled = 0
         self._driven = False  # whether events are being run now
         self._on_return: Callable[[], None] | None = None  # what event loops undo when the clock stops
@@ -111,12 +114,6 @@ class Clock(simpy.Environment):
     def now(self) -> int:
         """Nanoseconds since the start of the run."""
         return self._now
-
-    @property
-    def scheduled(self) -> int:
-        """How many events have been scheduled so far, a measure of the work done."""
-        # The count's own state; reading it by next() would use up a number.
-        return int(self._eid.__reduce__()[1][0])
 
     @property
     def pending(self) -> int:
@@ -137,13 +134,15 @@ class Clock(simpy.Environment):
 
     def post(self, when_ns: int, callback: Callable[..., object], args: tuple[object, ...]) -> None:
         """`at`, without anything to cancel or to wait for. `when_ns` is not checked."""
-        heappush(self._queue, (when_ns, NORMAL, next(self._eid), None, callback, args))
+        self.scheduled = number = self.scheduled + 1
+        heappush(self._queue, (when_ns, NORMAL, number, None, callback, args))
 
     def schedule(self, event: Event, priority: EventPriority = NORMAL, delay: float = 0) -> None:
         """SimPy's way of scheduling an event. Refuses a delay that is not an integer, which would make time inexact."""
         if delay.__class__ is not int:
             raise TypeError(f"simulated time is integer nanoseconds, not {delay!r}")
-        heappush(self._queue, (self.now + int(delay), priority, next(self._eid), event))
+        self.scheduled += 1
+        heappush(self._queue, (self.now + int(delay), priority, self.scheduled, event))
 
     def peek(self) -> float:
         """SimPy's `next_ns`: infinity when nothing is left to happen."""

@@ -109,7 +109,8 @@ class LoopTimer(Timer):
         self._waiters = None
         self._loop = loop
         self._context = copy_context() if context is None else context
-        heappush(clock._queue, (when_ns, NORMAL, next(clock._eid), self))
+        clock.scheduled = number = clock.scheduled + 1
+        heappush(clock._queue, (when_ns, NORMAL, number, self))
 
     def when(self) -> float:
         """The loop's time at which it is due, in seconds."""
@@ -313,6 +314,20 @@ class SimLoop(asyncio.AbstractEventLoop):
         """
         if not self._awake and RUNNING.loop is None:
             # Most deliveries find an idle host: nothing need be queued for them.
+            if RUNNING.installed is not self:
+                RUNNING.install(self)
+            self._drain(self._context.run, (callback, *args))
+        elif not self._dead:
+            self._ready.append(Delivery(callback, args, self._context))
+            if not self._awake:
+                self._schedule_wake_up(0)
+
+    def deliver(self, callback: Callable[..., object], *args: object) -> None:
+        """`enter` for what only resolves futures and the like, and has no need to know which loop is running.
+
+        Half of the messages that reach a client leave nothing to do behind: for them nothing is set up and torn down.
+        """
+        if not self._awake and RUNNING.loop is None:
             self._drain(callback, args)
         elif not self._dead:
             self._ready.append(Delivery(callback, args, self._context))
@@ -346,8 +361,6 @@ class SimLoop(asyncio.AbstractEventLoop):
         if running.loop is not None:
             self._schedule_wake_up(0)
             return
-        if running.installed is not self:
-            running.install(self)
         running.loop = self
         self._awake = self._draining = True
         ready = self._ready
@@ -358,7 +371,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         callbacks_left = DRAIN_CALLBACKS_MAX
         try:
             if delivery is not None:
-                self._context.run(delivery, *args)
+                delivery(*args)
                 if self._halted:
                     return
             while True:
@@ -373,9 +386,11 @@ class SimLoop(asyncio.AbstractEventLoop):
                     else:
                         timer._queued = False
                         ready.append(timer)
-                left_of_round = len(ready)
-                if not left_of_round:
+                if not ready:
                     break
+                if running.installed is not self:
+                    running.install(self)
+                left_of_round = len(ready)
                 if left_of_round > callbacks_left:
                     if not callbacks_left:
                         self._yield_to_the_world()

@@ -126,7 +126,8 @@ class Network:
             arrival_ns = link.last_arrival_ns
         link.last_arrival_ns = arrival_ns
         # Clock.post, written out: half of a run's events are messages.
-        heappush(clock._queue, (arrival_ns, NORMAL, next(clock._eid), None, deliver, args))
+        clock.scheduled = number = clock.scheduled + 1
+        heappush(clock._queue, (arrival_ns, NORMAL, number, None, deliver, args))
         return True
 
     def delay_ns(self, source: str, target: str) -> int | None:

@@ -87,7 +87,7 @@ class Call:
         back_ns = cluster.network.delay_ns(cluster.broker_names[self.broker], transport.host)
         if back_ns is not None:
             at_ns = cluster.clock._now + delay_ns + back_ns
-            cluster.clock.post(at_ns, transport.incarnation.enter, (self.finish, None, result))
+            cluster.clock.post(at_ns, transport.loop.deliver, (self.finish, None, result))
 
     def _send_back(self, error: KafkaError | None, result: object) -> None:
         transport = self.transport
@@ -98,7 +98,7 @@ class Call:
         if cluster.faults.answers_ppm and cluster.faults.loses_answer(self):
             return
         source = cluster.broker_names[self.broker]
-        cluster.network.send(source, transport.host, transport.incarnation.enter, self.finish, error, result)
+        cluster.network.send(source, transport.host, transport.loop.deliver, self.finish, error, result)
 
     def finish(self, error: KafkaError | None, result: object) -> None:
         """End the call at the client. Only the first end counts."""
@@ -166,14 +166,14 @@ class Transport:
             return call
         if not cluster._up[broker]:
             error = NodeNotReadyError(f"node {broker} refuses connections")
-            cluster.clock.after(REFUSED_NS, self.incarnation.enter, call.finish, error, None)
+            cluster.clock.after(REFUSED_NS, self.loop.deliver, call.finish, error, None)
             return call
         cluster.network.send(
             self.host, cluster.broker_names[broker], cluster.serve, cluster.lives[broker], call, handler, args
         )
         self._under_way[call] = None
         if self._timer is None:
-            self._timer = cluster.clock.at(call.deadline_ns, self.incarnation.enter, self._expire)
+            self._timer = cluster.clock.at(call.deadline_ns, self.loop.deliver, self._expire)
         return call
 
     def ask(self, broker: int, handler: Callable[..., object], *args: object) -> Future[object]:
@@ -232,7 +232,7 @@ class Transport:
                 call.finish(RequestTimedOutError(), None)
         if under_way and self._timer is None and not self.is_closed:
             deadline_ns = next(iter(under_way)).deadline_ns
-            self._timer = self.cluster.clock.at(deadline_ns, self.incarnation.enter, self._expire)
+            self._timer = self.cluster.clock.at(deadline_ns, self.loop.deliver, self._expire)
 
     def _link_is_whole(self, broker: int) -> bool:
         cluster = self.cluster
