@@ -1,15 +1,31 @@
-"""Faults that break a stated assumption of the design: never in a swarm, there to show that the invariants see them."""
+"""Faults that break a stated assumption of the design: never in a swarm, there to show that the invariants see them.
+
+What is assumed: a record that was acknowledged stays what it was and where it was, and can be read by whoever has not
+read it yet; and that what a disk has synced is still there after a power cut. All but the last are seen by invariants.
+The last costs the services nothing but time, because a snapshot only saves reading: a partition whose snapshots are
+lost or old is rebuilt from its log. Nothing of the design rests on a disk, and all invariants hold under that fault.
+"""
 
 from typing import Final
 
-from sim.deployment import Deployment
-from sim.faults.aims import chained_topic
-from sim.faults.kind import Kind
+from schema.topics import BALANCE_EVENTS, ENGINE_OUTPUTS, FUND_UPDATES, ORDER_REQUESTS, VALIDATED_ORDERS
+from sim.deployment import MATCHING, SETTLEMENT, UBSCORE, Deployment
+from sim.faults.aims import TRANSACTIONAL_SERVICES, any_topic, chained_topic, host_of
+from sim.faults.kind import Kind, Undo
 from sim.faults.plan import FaultOptions, Span
 from sim.kafka.faults import FLIPPED, GARBAGE
 from sim.script import Strike
 
 ASSUMPTIONS: Final = Kind("broken assumptions")
+
+READER: Final = {
+    ORDER_REQUESTS: UBSCORE,
+    FUND_UPDATES: UBSCORE,
+    VALIDATED_ORDERS: MATCHING,
+    ENGINE_OUTPUTS: SETTLEMENT,
+    BALANCE_EVENTS: SETTLEMENT,
+}
+"""The service whose instances read a topic in a group."""
 
 
 @ASSUMPTIONS.fault(
@@ -45,3 +61,79 @@ def _corrupt_record(world: Deployment, strike: Strike) -> None:
 )
 def _lost_record(world: Deployment, strike: Strike) -> None:
     world.kafka.faults.lose_next(strike.target, world.partition_of(strike.target, strike.strength))
+
+
+@ASSUMPTIONS.fault(
+    FaultOptions(
+        "unclean-leader-change",
+        "a replica falls behind and becomes the leader all the same: acknowledged records are lost",
+        "resume points, sequences and positions that name what is not in the log any more",
+        any_topic,
+        strikes_per_minute=Span(1, 3),
+        duration_ms=Span(500, 6_000),
+        strength=Span(0, 7),
+        strength_meaning="partition, modulo the topic's number of them; it lags for as long as the strike lasts",
+        breaks_assumption=True,
+    )
+)
+def _unclean_leader_change(world: Deployment, strike: Strike) -> Undo:
+    faults, partition = world.kafka.faults, world.partition_of(strike.target, strike.strength)
+    if faults.hold_back(strike.target, partition) is None:
+        return lambda: None
+    return lambda: _elect(world, strike.target, partition)
+
+
+def _elect(world: Deployment, topic: str, partition: int) -> None:
+    world.kafka.faults.elect_held_back(topic, partition)
+
+
+@ASSUMPTIONS.fault(
+    FaultOptions(
+        "retention-passed",
+        "the readers of a topic stand still, and retention deletes what they have not read yet",
+        "positions, progress and resume points that name what is not in the log any more",
+        any_topic,
+        strikes_per_minute=Span(1, 3),
+        duration_ms=Span(1_000, 8_000),
+        strength=Span(0, 31),
+        strength_meaning="of a partition (modulo the topic's number of them), records kept: a quarter of it, to 7",
+        breaks_assumption=True,
+    )
+)
+def _retention_passed(world: Deployment, strike: Strike) -> Undo:
+    hosts = [world.hosts[name] for name in world.layout.services[READER[strike.target]]]
+    paused = [(host, host.incarnation) for host in hosts]
+    for host in hosts:
+        host.pause()
+
+    def end() -> None:
+        partition = world.partition_of(strike.target, strike.strength)
+        world.kafka.faults.pass_retention(strike.target, partition, keep_records=strike.strength // 4)
+        for host, incarnation in paused:
+            if host.incarnation is incarnation:
+                host.resume()
+
+    return end
+
+
+@ASSUMPTIONS.fault(
+    FaultOptions(
+        "synced-writes-lost",
+        "a host's disk says that writes are synced and does not keep them; then the host loses its power",
+        "nothing that the design rests on: snapshots only save reading, so the log is read from further back",
+        host_of(*TRANSACTIONAL_SERVICES),
+        strikes_per_minute=Span(2, 6),
+        duration_ms=Span(1_000, 8_000),
+        breaks_assumption=True,
+    )
+)
+def _synced_writes_lost(world: Deployment, strike: Strike) -> Undo:
+    host = world.hosts[strike.target]
+    host.disk.loses_synced_writes = True
+
+    def lose_power() -> None:
+        world.take_down(strike.target, host.crash)
+        host.disk.loses_synced_writes = False
+        world.bring_up(strike.target)
+
+    return lose_power

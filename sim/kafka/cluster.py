@@ -301,6 +301,21 @@ class KafkaCluster:
         self._tend(reschedule=False)
         return True
 
+    def elect_unclean(self, tp: TopicPartition, replica: int) -> int:
+        """Make a replica the leader, in sync or not; how many offsets are lost that every replica in sync had.
+
+        Nothing happens when its broker is down.
+        """
+        partition = self.partitions[tp]
+        if not self._up[replica] or replica == partition.leader:
+            return 0
+        acknowledged = partition.log.high_watermark
+        if partition.leader is not None:
+            partition.lose_leader(self.clock.now)
+            self.requests.release(partition)
+        self._install(partition, replica)
+        return max(0, acknowledged - partition.log.end_offset)
+
     def hold_leaderless(self, tp: TopicPartition, until_ns: int) -> None:
         """Take a partition's leader away until then."""
         partition = self.partitions[tp]
@@ -328,6 +343,8 @@ class KafkaCluster:
             if leader is None:
                 continue
             for follower in list(partition.behind):
+                if self.faults.held_back.get(tp) == follower:
+                    continue
                 here, there = self.broker_names[leader], self.broker_names[follower]
                 reachable = self._up[follower] and (
                     self.network.delay_ns(here, there) is not None and self.network.delay_ns(there, here) is not None

@@ -49,6 +49,7 @@ class KafkaFaults:
         self.alterations: dict[TopicPartition, list[str]] = {}
         self.losses: dict[TopicPartition, int] = {}
         self.unclean_election = cluster.config.unclean_leader_election
+        self.held_back: dict[TopicPartition, int] = {}
         self.markers_stalled_until_ns = 0
 
     def heal(self) -> None:
@@ -56,6 +57,7 @@ class KafkaFaults:
         self.answers_ppm = self._commits_ppm = 0
         self.alterations.clear()
         self.losses.clear()
+        self.held_back.clear()
         self.markers_stalled_until_ns = 0
         for broker in self._cluster.broker_ids:
             self._cluster.return_broker(broker)
@@ -154,6 +156,33 @@ class KafkaFaults:
         self._cluster.struck["markers-stalled"] += 1
 
     # -- breaking an assumption
+
+    def hold_back(self, topic: str, partition: int) -> int | None:
+        """A follower fetches no more, and leaves the in-sync replicas; its id.
+
+        None when that would leave fewer than two, or one is held back already.
+        """
+        tp = TopicPartition(topic, partition)
+        kept = self._cluster.partitions[tp]
+        followers = [broker for broker in kept.in_sync if broker != kept.leader]
+        if tp in self.held_back or kept.leader is None or len(followers) < 2:
+            return None
+        follower = self.held_back[tp] = self._stream.choice(followers)
+        kept.follower_died(follower, self._cluster.clock.now)
+        kept.in_sync.remove(follower)
+        self._cluster.watch(kept)
+        return follower
+
+    def elect_held_back(self, topic: str, partition: int) -> int:
+        """The replica that was held back becomes the leader, though it is not in sync: what it did not fetch is lost,
+        acknowledged or not. Returns how many acknowledged offsets that is; none when its broker is down."""
+        tp = TopicPartition(topic, partition)
+        follower = self.held_back.pop(tp, None)
+        if follower is None:
+            return 0
+        lost = self._cluster.elect_unclean(tp, follower)
+        self._cluster.struck["unclean-election"] += lost > 0
+        return lost
 
     def pass_retention(self, topic: str, partition: int, keep_records: int) -> int:
         """Retention deletes all but the last records of a partition; returns how many went."""

@@ -109,6 +109,41 @@ def test_unclean_election_loses_acknowledged_records(world: Any) -> None:
     assert world.cluster.struck["unclean-election"] == 1
 
 
+def test_replica_that_was_held_back_loses_what_all_in_sync_replicas_acknowledged(world: Any) -> None:
+    faults, partition = world.cluster.faults, world.cluster.partitions[T]
+    acknowledged: list[bytes] = []
+    world.run(send_all(2, acknowledged, acks="all"))
+    follower = faults.hold_back("t", 0)
+    world.run(send_all(3, acknowledged, acks="all"))
+    world.pass_s(10)
+    assert len(acknowledged) == 5
+    assert follower not in partition.in_sync
+    assert faults.elect_held_back("t", 0) == 3
+    world.pass_s(10)
+    assert world.values("t") == acknowledged[:2]
+    assert partition.leader == follower
+    assert sorted(partition.in_sync) == world.cluster.broker_ids
+    assert world.cluster.struck["unclean-election"] == 1
+
+
+def test_replica_is_not_held_back_where_two_would_not_stay_in_sync(world: Any) -> None:
+    faults, partition = world.cluster.faults, world.cluster.partitions[T]
+    faults.crash_broker(next(broker for broker in partition.replicas if broker != partition.leader))
+    world.pass_s(10)
+    assert faults.hold_back("t", 0) is None
+    assert faults.elect_held_back("t", 0) == 0
+
+
+def test_replica_that_was_held_back_catches_up_when_all_is_healed(world: Any) -> None:
+    acknowledged: list[bytes] = []
+    follower = world.cluster.faults.hold_back("t", 0)
+    world.run(send_all(3, acknowledged, acks="all"))
+    world.cluster.faults.heal()
+    world.pass_s(2)
+    assert follower in world.cluster.partitions[T].in_sync
+    assert world.values("t") == acknowledged
+
+
 def test_producer_survives_a_leader_crash(world: Any) -> None:
     acknowledged: list[bytes] = []
     world.start("app-1", send_all(100, acknowledged, enable_idempotence=True))
