@@ -82,7 +82,10 @@ class Timer(Event):
         self._callback = None
         self._args = ()
         if self._queued:
-            self.env._note_cancelled()
+            clock = self.env
+            clock._cancelled += 1
+            if clock._cancelled > clock._sweep_above:
+                clock._sweep()
 
     def _fire(self) -> None:
         """Run the callback. Called by the clock, with the time already moved and `_queued` already false."""
@@ -107,6 +110,7 @@ class Clock(simpy.Environment):
         self.scheduled = 0
         """How many events have been scheduled so far, a measure of the work done; the last one has this number."""
         self._cancelled = 0
+        self._sweep_above = SWEEP_AT_LEAST
         self._driven = False  # whether events are being run now
         self._on_return: Callable[[], None] | None = None  # what event loops undo when the clock stops
 
@@ -296,15 +300,16 @@ class Clock(simpy.Environment):
         if self._on_return is not None:
             self._on_return()
 
-    def _note_cancelled(self) -> None:
-        """Sweep the heap once more than half of it are timers that will never run.
+    def _sweep(self) -> None:
+        """Take timers that will never run off the heap, once they are more than half of it.
 
         Without this, 200,000 operations under a time-out of half a minute leave 200,000 dead entries behind.
         """
-        self._cancelled += 1
-        if self._cancelled > SWEEP_AT_LEAST and 2 * self._cancelled > len(self._queue):
-            queue = self._queue
+        queue = self._queue
+        if 2 * self._cancelled > len(queue):
             # In place: the hot loop holds this very list. The entries are totally ordered, so order does not change.
             queue[:] = [entry for entry in queue if not (isinstance(entry[3], Timer) and entry[3]._callback is None)]
             heapify(queue)
             self._cancelled = 0
+        # Half of the heap will not be cancelled before that many more have been.
+        self._sweep_above = max(SWEEP_AT_LEAST, len(queue) // 2)

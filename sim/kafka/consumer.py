@@ -63,6 +63,7 @@ Deserializer = Callable[[bytes | None], object]
 BytesRecord: TypeAlias = "ConsumerRecord[bytes, bytes]"
 
 _PREFETCH_BACKOFF_NS = 100_000_000
+_NO_LIMIT = 1 << 62
 _RESETS = {"earliest": EARLIEST, "latest": LATEST, "none": 0}
 _ASSIGNORS = (RangePartitionAssignor, RoundRobinPartitionAssignor)
 
@@ -70,7 +71,17 @@ _ASSIGNORS = (RangePartitionAssignor, RoundRobinPartitionAssignor)
 class _Buffer:
     """What was fetched of one partition and is not taken yet; `next_offset` is the position once taken so far."""
 
-    __slots__ = ("assignment", "batches", "created_ns", "index", "is_drained", "next_offset", "read_committed", "tp")
+    __slots__ = (
+        "assignment",
+        "batches",
+        "created_ns",
+        "index",
+        "is_drained",
+        "next_offset",
+        "read_committed",
+        "state",
+        "tp",
+    )
 
     def __init__(
         self,
@@ -83,6 +94,7 @@ class _Buffer:
     ) -> None:
         self.tp = tp
         self.assignment = assignment
+        self.state = assignment.states[tp]
         self.batches = batches
         self.index = 0
         self.next_offset = offset
@@ -92,31 +104,31 @@ class _Buffer:
 
     def is_valid(self) -> bool:
         """Whether its records may still be handed out: assigned, not paused, and the position is where they begin."""
-        if not self.assignment.is_active:
-            return False
-        state = self.assignment.states[self.tp]
-        return not state.is_paused and state.position == self.next_offset
+        state = self.state
+        return self.assignment.is_active and not state.is_paused and state.position == self.next_offset
 
     def take(self, limit: int | None, key_of: Deserializer | None, value_of: Deserializer | None) -> list[BytesRecord]:
         """The next records, up to `limit`; moves the position."""
         taken: list[BytesRecord] = []
         topic, partition = self.tp
-        batches = self.batches
-        read_committed = self.read_committed
         offset = self.next_offset
-        full = False
-        while self.index < len(batches):
+        left = _NO_LIMIT if limit is None else limit
+        batches, end = self.batches, len(self.batches)
+        is_full = False
+        while self.index < end:
             batch = batches[self.index]
-            if batch.control == DATA and not (read_committed and batch.outcome == ABORTED):
+            if batch.control == DATA and not (self.read_committed and batch.outcome == ABORTED):
                 if offset < batch.base_offset:
                     offset = batch.base_offset
                 records = batch.records
                 first = offset - batch.base_offset
-                if first:
-                    records = records[first:]
-                if limit is not None and len(records) >= limit - len(taken):
-                    records = records[: limit - len(taken)]
-                    full = True
+                count = len(records) - first
+                is_full = count >= left
+                if is_full:
+                    count = left
+                if first or is_full:
+                    records = records[first : first + count]
+                left -= count
                 # Once per record of the run and each of its readers.
                 found = [
                     ConsumerRecord(
@@ -137,14 +149,14 @@ class _Buffer:
                 if key_of is not None or value_of is not None:
                     _deserialize(found, key_of, value_of)
                 taken += found
-                if full:
-                    offset += len(records)
+                if is_full:
+                    offset += count
                     break
             offset = batch.last_offset + 1
             self.index += 1
         self.next_offset = offset
-        self.is_drained = not full
-        self.assignment.states[self.tp].position = offset
+        self.is_drained = not is_full
+        self.state.position = offset
         return taken
 
 
@@ -696,16 +708,16 @@ class Consumer:
                 if drained:
                     return drained
                 del self._buffers[tp]
-                self._wake_for(tp)
+                self._wake_for(self._metadata.leaders.get(tp))
                 raise buffer.error
             if not buffer.is_valid():
                 del self._buffers[tp]
-                self._wake_for(tp)
+                self._wake_for(self._metadata.leaders.get(tp))
                 continue
             records = buffer.take(limit, self._key_deserializer, self._value_deserializer)
             if buffer.is_drained:
                 del self._buffers[tp]
-                self._wake_for(tp)
+                self._wake_for(self._metadata.leaders.get(tp))
             if not records:
                 continue
             drained[tp] = records
@@ -789,11 +801,8 @@ class Consumer:
         self._brokers_to_look_at = None
         self._schedule_pump()
 
-    def _wake_for(self, tp: TopicPartition) -> None:
-        """Look soon what can be asked of the partition's leader."""
-        self._wake_for_broker(self._metadata.leaders.get(tp))
-
-    def _wake_for_broker(self, broker: int | None) -> None:
+    def _wake_for(self, broker: int | None) -> None:
+        """Look soon what can be asked of one broker; None stands for that of partitions without a leader."""
         if self._brokers_to_look_at is not None:
             self._brokers_to_look_at[broker] = None
         if not self._pump_scheduled:
@@ -908,7 +917,7 @@ class Consumer:
             del self._busy[broker]
             if assignment.is_active:
                 self._fetched(assignment, cast(Fetched, result))
-            self._wake_for_broker(broker)
+            self._wake_for(broker)
 
         arguments = (parts, self._read_committed, self._max_partition_fetch_bytes, self._fetch_max_bytes)
         call = self._transport.call(broker, self._cluster.requests.fetch, arguments, on_reply)
@@ -917,7 +926,7 @@ class Consumer:
     def _free(self, assignment: Assignment, broker: int) -> None:
         if assignment is self._buffered_for:
             self._busy.pop(broker, None)
-            self._wake_for_broker(broker)
+            self._wake_for(broker)
 
     def _fetched(self, assignment: Assignment, found: Fetched) -> None:
         has_new = False

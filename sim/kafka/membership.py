@@ -41,6 +41,7 @@ from sim.kafka.transport import Metadata, Transport
 if TYPE_CHECKING:
     from sim.kafka.cluster import KafkaCluster
 
+_COORDINATOR_LOST = (CoordinatorNotAvailableError, NotCoordinatorError, RequestTimedOutError)
 _STALE = (UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError)
 
 AssignorType = Any
@@ -146,7 +147,7 @@ class GroupMembership:
             await self._ensure_coordinator()
             try:
                 async with self._commit_lock:
-                    await asyncio.shield(self._loop.create_task(self._commit_once(offsets)))
+                    await self._send_commit(offsets)
             except _STALE as error:
                 raise CommitFailedError(
                     "Commit cannot be completed since the group has already rebalanced and may have assigned the "
@@ -415,14 +416,14 @@ class GroupMembership:
             raise CoordinatorNotAvailableError()
         try:
             return await self.transport.ask(broker, handler, *args)
-        except (CoordinatorNotAvailableError, NotCoordinatorError, RequestTimedOutError):
+        except KafkaError as error:
+            self._heed(error)
+            raise
+
+    def _heed(self, error: KafkaError) -> None:
+        """Look for another coordinator when this one cannot be reached or is none any more."""
+        if isinstance(error, _COORDINATOR_LOST) or not isinstance(error, BrokerResponseError):
             self._forget_coordinator()
-            raise
-        except BrokerResponseError:
-            raise
-        except KafkaError:
-            self._forget_coordinator()
-            raise
 
     def _forget_coordinator(self) -> None:
         if self._coordinator is not None:
@@ -432,18 +433,34 @@ class GroupMembership:
 
     # -- offsets
 
-    async def _commit_once(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
-        if not offsets:
-            return
-        handler = self._cluster.groups.commit_offsets
-        try:
-            await self._ask(handler, self._group, self.generation, self.member_id, dict(offsets))
-        except RebalanceInProgressError:
-            self._request_rejoin()
-            raise
-        except (UnknownMemberIdError, IllegalGenerationError):
-            self._reset_generation()
-            raise
+    def _send_commit(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> Future[None]:
+        """Try once to commit. As in the client, this goes on when whoever waits for it is cancelled."""
+        committed: Future[None] = Future(loop=self._loop)
+        broker = self._coordinator
+        if broker is None and offsets:
+            committed.set_exception(CoordinatorNotAvailableError())
+        if broker is None or not offsets:
+            if not committed.done():
+                committed.set_result(None)
+            return committed
+
+        def on_reply(error: KafkaError | None, _nothing: object) -> None:
+            if isinstance(error, RebalanceInProgressError):
+                self._request_rejoin()
+            elif isinstance(error, UnknownMemberIdError | IllegalGenerationError):
+                self._reset_generation()
+            elif error is not None:
+                self._heed(error)
+            if committed.done():
+                return
+            if error is None:
+                committed.set_result(None)
+            else:
+                committed.set_exception(error)
+
+        arguments = (self._group, self.generation, self.member_id, dict(offsets))
+        self.transport.call(broker, self._cluster.groups.commit_offsets, arguments, on_reply)
+        return committed
 
     async def _auto_commit(self, assignment: Assignment) -> float | None:
         if self._auto_commit_s is None:
@@ -452,7 +469,7 @@ class GroupMembership:
         if now_s > self._auto_commit_at_s:
             try:
                 async with self._commit_lock:
-                    await self._commit_once(assignment.consumed_offsets())
+                    await self._send_commit(assignment.consumed_offsets())
             except KafkaError as error:
                 if not error.retriable and not isinstance(error, _STALE):
                     raise

@@ -634,7 +634,7 @@ class Producer:
             self._notify_idle()
         if self._batches:
             self._wake()
-        elif self._transactional_id is not None:
+        elif self._state in (COMMITTING, ABORTING):
             self._pump()  # the end of a transaction waits for the last delivery
 
     def _notify_idle(self) -> None:
