@@ -77,11 +77,15 @@ def shrink_gallery(
         out.mkdir(parents=True, exist_ok=True)
     found = {}
     width = jobs or os.cpu_count() or 1
-    shrunk = smallest_of_all(names, Scenario(orders=orders), seeds, runs, width, out, stderr_progress())
-    for name, each in shrunk:
+    progress = stderr_progress()
+    progress.show(f"{len(names)} defects to hunt and to shrink")
+    for name, each in smallest_of_all(names, Scenario(orders=orders), seeds, runs, width, out):
         found[name] = each
+        progress.clear()
         if not json:
             print(line_of(name, each), flush=True)
+        progress.show(f"{len(found)} of {len(names)} defects shrunk")
+    progress.clear()
     print(json_text.dumps(as_json(found)) if json else closing_line(found))
 
 

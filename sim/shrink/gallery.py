@@ -3,7 +3,7 @@
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -11,11 +11,10 @@ from typing import Any, Final
 
 from sim.campaign.workers import LocalWorkers, WorkersError
 from sim.defects import GALLERY
-from sim.defects.power import hunt_all, scenario_of
+from sim.defects.power import scenario_of
 from sim.progress import Progress
 from sim.repro import Repro
 from sim.scenario import Scenario
-from sim.shrink.target import ShrinkError
 from traces.manifest import package_versions
 
 TIMEOUT_S: Final = 3_600
@@ -42,8 +41,9 @@ Found = tuple[str, Smallest | str]
 """A defect, and how small its case became, or why that is not known."""
 
 
-def smallest_of(caught: Scenario, runs_max: int, out: Path | None) -> Found:
-    """Shrink a scenario that catches its defect; its repro goes to `out`, when given. Never raises."""
+def smallest_of(scenario: Scenario, seeds_max: int, runs_max: int, out: Path | None) -> Found:
+    """Find the first seed, from the scenario's on, that catches its defect, and shrink that run; the repro goes to
+    `out`, when given. Never raises."""
     # In here, because a worker imports this module before it knows what it will be asked.
     from sim.run import simulate
     from sim.shrink.fewer import script_of
@@ -51,10 +51,16 @@ def smallest_of(caught: Scenario, runs_max: int, out: Path | None) -> Found:
     from sim.shrink.target import violated_by
     from traces.recorder import NoTrace, Recorder
 
-    name, silent = caught.defect, Progress(sys.stderr)
+    name, silent = scenario.defect, Progress(sys.stderr)
     try:
-        invariant = next(each for each in violated_by(caught) if each in GALLERY[name].caught_by)
-        shrunk = shrink(caught, invariant, runs_max, silent)
+        for seed in range(scenario.seed, scenario.seed + seeds_max):
+            caught = replace(scenario, seed=seed)
+            named = [each for each in violated_by(caught) if each in GALLERY[name].caught_by]
+            if named:
+                break
+        else:
+            return name, f"not caught within {seeds_max} seeds"
+        shrunk = shrink(caught, named[0], runs_max, silent)
         if out is not None:
             digest = simulate(shrunk.case, silent, Recorder(NoTrace())).manifest.digest
             Repro(shrunk.case, digest, package_versions()).write(out / f"{name}.json")
@@ -63,7 +69,7 @@ def smallest_of(caught: Scenario, runs_max: int, out: Path | None) -> Found:
     before = script_of(shrunk.before)
     return name, Smallest(
         caught.seed,
-        invariant,
+        shrunk.invariant,
         shrunk.operations,
         len(before.operations),
         shrunk.strikes,
@@ -75,34 +81,20 @@ def smallest_of(caught: Scenario, runs_max: int, out: Path | None) -> Found:
 
 
 def smallest_of_all(
-    names: Sequence[str],
-    base: Scenario,
-    seeds_max: int,
-    runs_max: int,
-    jobs: int,
-    out: Path | None,
-    progress: Progress,
+    names: Sequence[str], base: Scenario, seeds_max: int, runs_max: int, jobs: int, out: Path | None
 ) -> Iterator[tuple[str, Smallest]]:
     """Each defect's smallest case as soon as it is known, `jobs` of them at once.
 
-    Raises ShrinkError for a defect that is not caught, WorkersError for what could not be run.
+    Raises WorkersError for a defect that is not caught, or could not be run.
     """
-    caught = []
-    for name, catch in hunt_all(names, base, seeds_max, jobs):
-        if not catch.caught:
-            raise ShrinkError(f"{name} is not caught within {seeds_max} seeds")
-        caught.append(scenario_of(GALLERY[name], base, catch.seed))
-        progress.show(f"{len(caught)} of {len(names)} defects caught")
     # One defect a process: the crashed hosts of hundreds of runs stay in memory (sim.graveyard).
     workers = LocalWorkers(jobs, tasks_per_process=1, timeout_s=TIMEOUT_S)
-    outcomes = workers.outcomes(partial(smallest_of, runs_max=runs_max, out=out), caught, _lost)
-    for ended, (name, found) in enumerate(outcomes, 1):
+    scenarios = (scenario_of(GALLERY[name], base, base.seed) for name in names)
+    work = partial(smallest_of, seeds_max=seeds_max, runs_max=runs_max, out=out)
+    for name, found in workers.outcomes(work, scenarios, _lost):
         if isinstance(found, str):
             raise WorkersError(f"{name}: {found.strip().splitlines()[-1]}")
-        progress.clear()
         yield name, found
-        progress.show(f"{ended} of {len(names)} defects shrunk")
-    progress.clear()
 
 
 def as_json(found: Mapping[str, Smallest]) -> dict[str, Any]:
@@ -129,5 +121,5 @@ def closing_line(found: Mapping[str, Smallest]) -> str:
     )
 
 
-def _lost(caught: Scenario, why: str) -> Found:
-    return caught.defect, why
+def _lost(scenario: Scenario, why: str) -> Found:
+    return scenario.defect, why
