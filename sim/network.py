@@ -27,6 +27,10 @@ LOSSY = "lossy"
 
 LATENCY_BITS = 10
 """A latency table has two to the power of so many entries."""
+_LATENCY_MASK = (1 << LATENCY_BITS) - 1
+_DRAWN_BITS = 6 * LATENCY_BITS
+_DRAWN_END = 1 << _DRAWN_BITS
+"""Latencies are drawn six at a time: one draw costs little more than the other."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +82,14 @@ class LinkFault:
 class _Link:
     """What is known of one direction between two nodes; its faults are looked up again when any fault changes."""
 
-    __slots__ = ("bits", "faults", "last_arrival_ns", "source", "stream", "table_ns", "target", "version")
+    __slots__ = ("bits", "drawn", "faults", "last_arrival_ns", "source", "stream", "table_ns", "target", "version")
 
     def __init__(self, source: str, target: str, stream: Stream) -> None:
         self.source = source
         self.target = target
         self.stream = stream
         self.bits = stream.bits
+        self.drawn = 1  # bits for the next latencies, below a one that marks their end
         self.table_ns: tuple[int, ...] = ()
         self.faults: tuple[LinkFault, ...] = ()
         self.last_arrival_ns = 0
@@ -114,7 +119,11 @@ class Network:
         link = self._links.get((source, target))
         if link is None or link.version != self.version:
             link = self._resolve(source, target)
-        delay_ns = link.table_ns[link.bits(LATENCY_BITS)]
+        drawn = link.drawn
+        if drawn == 1:
+            drawn = link.bits(_DRAWN_BITS) | _DRAWN_END
+        link.drawn = drawn >> LATENCY_BITS
+        delay_ns = link.table_ns[drawn & _LATENCY_MASK]
         if link.faults:
             struck_ns = self._strike(link, delay_ns)
             if struck_ns is None:
@@ -139,7 +148,11 @@ class Network:
         link = self._links.get((source, target))
         if link is None or link.version != self.version:
             link = self._resolve(source, target)
-        delay_ns = link.table_ns[link.bits(LATENCY_BITS)]
+        drawn = link.drawn
+        if drawn == 1:
+            drawn = link.bits(_DRAWN_BITS) | _DRAWN_END
+        link.drawn = drawn >> LATENCY_BITS
+        delay_ns = link.table_ns[drawn & _LATENCY_MASK]
         return self._strike(link, delay_ns) if link.faults else delay_ns
 
     def clear_table_ns(self, source: str, target: str) -> tuple[int, ...] | None:

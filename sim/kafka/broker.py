@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
 import xxhash
 from aiokafka.errors import (
     InvalidTxnState,
@@ -44,15 +45,12 @@ LATEST = -1
 ACKS_ALL = -1
 
 
-class ProduceCall:
+class ProduceCall(msgspec.Struct, eq=False):
     """A produce request under acks=all until every one of its partitions is replicated or has failed."""
 
-    __slots__ = ("call", "remaining", "results")
-
-    def __init__(self, call: Call, results: Produced) -> None:
-        self.call = call
-        self.results = results
-        self.remaining = 0
+    call: Call
+    results: Produced
+    remaining: int = 0
 
     def settle_one(self) -> None:
         """One partition that had to be waited for has been decided."""
@@ -61,26 +59,16 @@ class ProduceCall:
             self.call.answer(self.results)
 
 
-class ParkedFetch:
+class ParkedFetch(msgspec.Struct, eq=False):
     """A fetch request, while it waits for data."""
 
-    __slots__ = ("call", "is_answered", "max_bytes", "max_partition_bytes", "parked_ns", "parts", "read_committed")
-
-    def __init__(
-        self,
-        call: Call,
-        parts: list[tuple[TopicPartition, int]],
-        read_committed: bool,
-        max_partition_bytes: int,
-        max_bytes: int,
-    ) -> None:
-        self.call = call
-        self.parts = parts
-        self.read_committed = read_committed
-        self.max_partition_bytes = max_partition_bytes
-        self.max_bytes = max_bytes
-        self.parked_ns = 0
-        self.is_answered = False
+    call: Call
+    parts: list[tuple[TopicPartition, int]]
+    read_committed: bool
+    max_partition_bytes: int
+    max_bytes: int
+    parked_ns: int = 0
+    is_answered: bool = False
 
 
 class BrokerRequests:
@@ -115,8 +103,12 @@ class BrokerRequests:
             log = partition.log
             repeated = None
             if batch.producer_id >= 0:
-                repeated = log.find_repeated(batch)
-                error = self._producers_refusal(partition, transactional_id, batch) if repeated is None else None
+                if log.continues(batch):
+                    if transactional_id is not None:
+                        error = self._transactions_refusal(partition, transactional_id, batch)
+                else:
+                    repeated = log.find_repeated(batch)
+                    error = self._producers_refusal(partition, transactional_id, batch) if repeated is None else None
                 if error is not None:
                     results[tp] = (error, -1, -1)
                     continue
@@ -168,16 +160,17 @@ class BrokerRequests:
     def _producers_refusal(self, partition: Partition, transactional_id: str | None, batch: Batch) -> ErrorType | None:
         """Why a new batch of an idempotent producer cannot follow what that has sent before."""
         refusal = partition.log.refusal(batch)
-        if (
-            refusal is None
-            and transactional_id is not None
-            and not partition.log.has_open_transaction(batch.producer_id)
-            and not self._cluster.transactions.is_writing(transactional_id, batch, partition.tp)
-        ):
-            # The leader asks the coordinator before it lets a transaction begin in its log (KIP-890), so that a late
-            # request cannot open one that nobody will end.
-            refusal = InvalidTxnState
+        if refusal is None and transactional_id is not None:
+            refusal = self._transactions_refusal(partition, transactional_id, batch)
         return refusal
+
+    def _transactions_refusal(self, partition: Partition, transactional_id: str, batch: Batch) -> ErrorType | None:
+        """The leader asks the coordinator before it lets a transaction begin in its log (KIP-890), so that a late
+        request cannot open one that nobody will end."""
+        refusal: ErrorType = InvalidTxnState
+        if partition.log.has_open_transaction(batch.producer_id):
+            return None
+        return None if self._cluster.transactions.is_writing(transactional_id, batch, partition.tp) else refusal
 
     def _replicated(self, advances: list[tuple[Partition, int, int]], waiting: ProduceCall | None) -> None:
         for partition, epoch, end in advances:

@@ -227,7 +227,7 @@ class GroupCoordinators:
         member.protocol = protocol
         member.session_timeout_ns = session_timeout_ms * _MS
         member.rebalance_timeout_ns = rebalance_timeout_ms * _MS
-        member.last_heartbeat_ns = self._clock.now
+        member.last_heartbeat_ns = self._clock._now
         member.join_call = call
         was_empty = not group.members
         group.members[member_id] = member
@@ -252,7 +252,7 @@ class GroupCoordinators:
         if refusal is not None or member is None:
             call.refuse(refusal or UnknownMemberIdError())
             return
-        member.last_heartbeat_ns = self._clock.now
+        member.last_heartbeat_ns = self._clock._now
         if group.state == STABLE:
             call.answer(member.assignment)
             return
@@ -302,7 +302,7 @@ class GroupCoordinators:
         if group is None:
             return
         for member in group.members.values():
-            member.last_heartbeat_ns = self._clock.now
+            member.last_heartbeat_ns = self._clock._now
             for call in (member.join_call, member.sync_call):
                 if call is not None:
                     call.refuse(NotCoordinatorError())
@@ -327,14 +327,14 @@ class GroupCoordinators:
             elif group.state == COMPLETING:
                 refusal = RebalanceInProgressError()
             else:
-                member.last_heartbeat_ns = self._clock.now
+                member.last_heartbeat_ns = self._clock._now
         if refusal is None and any(tp not in self._cluster.partitions for tp in offsets):
             refusal = UnknownTopicOrPartitionError()
         host = self._cluster.broker_names[call.broker]
         outcome = "ok" if refusal is None else type(refusal).__name__
         for tp, committed in offsets.items():
             self._emit_commit(
-                self._clock.now,
+                self._clock._now,
                 host,
                 name,
                 tp.topic,
@@ -377,7 +377,7 @@ class GroupCoordinators:
         outcome = "ok" if refusal is None else type(refusal).__name__
         for tp, committed in offsets.items():
             self._emit_commit(
-                self._clock.now, host, name, tp.topic, tp.partition, committed.offset, "", -1, True, outcome
+                self._clock._now, host, name, tp.topic, tp.partition, committed.offset, "", -1, True, outcome
             )
 
     def add_pending(self, name: str, producer_id: int, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
@@ -473,7 +473,7 @@ class GroupCoordinators:
 
     def _answer_join(self, group: Group, member: Member) -> None:
         call, member.join_call = member.join_call, None
-        member.last_heartbeat_ns = member.joined_ns = self._clock.now
+        member.last_heartbeat_ns = member.joined_ns = self._clock._now
         if call is None:
             return
         topics = {other.id: other.topics for other in group.members.values()} if member.id == group.leader else {}
@@ -496,14 +496,14 @@ class GroupCoordinators:
     def _record(self, group: Group, member_id: str, action: str, assignment: str) -> None:
         broker = self._cluster.coordinator("group", group.name)
         host = self._cluster.broker_names[broker] if broker is not None else "controller"
-        self._emit_rebalance(self._clock.now, host, group.name, group.generation, member_id, action, assignment)
+        self._emit_rebalance(self._clock._now, host, group.name, group.generation, member_id, action, assignment)
 
     # -- heartbeats
 
     def _check(self, group: Group) -> None:
         """Note whose heartbeats arrive, and expire those whose have not for too long."""
         group.check_timer = None
-        now = self._clock.now
+        now = self._clock._now
         broker = self._cluster.coordinator("group", group.name)
         serving = broker is not None and self._cluster.not_coordinator("group", group.name, broker) is None
         for member in list(group.members.values()):

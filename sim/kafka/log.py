@@ -15,11 +15,12 @@ Compaction is not modelled. A truncation rebuilds the state of producers from th
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
+import msgspec
 from aiokafka.errors import BrokerResponseError, InvalidProducerEpoch, OutOfOrderSequenceNumber
 
 from sim.hosts import RUN_STARTS_NS
@@ -49,45 +50,21 @@ BATCH_OVERHEAD_BYTES = 61
 _SEQUENCES = 1 << 31
 
 
-class Batch:
+class Batch(msgspec.Struct, eq=False):
     """Records that were appended together, or one marker. `producer_id` -1 is a plain producer."""
 
-    __slots__ = (
-        "appended_ns",
-        "base_offset",
-        "base_sequence",
-        "control",
-        "last_offset",
-        "outcome",
-        "producer_epoch",
-        "producer_id",
-        "records",
-        "size_bytes",
-        "transactional",
-    )
-
-    def __init__(
-        self,
-        records: list[Record],
-        size_bytes: int,
-        producer_id: int = -1,
-        producer_epoch: int = -1,
-        base_sequence: int = -1,
-        transactional: bool = False,
-        control: int = DATA,
-    ) -> None:
-        self.records = records
-        self.size_bytes = size_bytes
-        self.producer_id = producer_id
-        self.producer_epoch = producer_epoch
-        self.base_sequence = base_sequence
-        self.transactional = transactional
-        self.control = control
-        # Whether the transaction has ended, and how. Readers below the last stable offset never meet OPEN.
-        self.outcome = OPEN if transactional else COMMITTED
-        self.base_offset = -1
-        self.last_offset = -1
-        self.appended_ns = -1
+    records: Sequence[Record]
+    size_bytes: int
+    producer_id: int = -1
+    producer_epoch: int = -1
+    base_sequence: int = -1
+    transactional: bool = False
+    control: int = DATA
+    # Whether the transaction has ended, and how. Readers below the last stable offset never meet OPEN.
+    outcome: int = OPEN
+    base_offset: int = -1
+    last_offset: int = -1
+    appended_ns: int = -1
 
     def copy(self) -> Batch:
         """The same batch, not yet in any log: what a retry sends again."""
@@ -103,13 +80,14 @@ class Batch:
 
 
 class ProducerEntry:
-    """What a partition knows of one producer: its epoch and its last batches as (first sequence, last, base offset)."""
+    """What a partition knows of one producer: its epoch and its last batches as (first sequence, base offset)."""
 
-    __slots__ = ("batches", "epoch")
+    __slots__ = ("batches", "epoch", "next_sequence")
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
-        self.batches: deque[tuple[int, int, int]] = deque(maxlen=REMEMBERED_BATCHES)
+        self.next_sequence = 0  # a new epoch begins anew
+        self.batches: deque[tuple[int, int]] = deque(maxlen=REMEMBERED_BATCHES)
 
 
 class PartitionLog:
@@ -142,13 +120,23 @@ class PartitionLog:
 
     # -- writing
 
+    def continues(self, batch: Batch) -> bool:
+        """Whether the batch is the very next one of a producer that is known: neither repeated nor to be refused."""
+        entry = self.producers.get(batch.producer_id)
+        return (
+            entry is not None
+            and entry.epoch == batch.producer_epoch
+            and entry.next_sequence == batch.base_sequence
+            and entry.next_sequence > 0
+        )
+
     def find_repeated(self, batch: Batch) -> int | None:
         """The base offset of a batch that the log has already under the same producer, epoch and sequence."""
         entry = self.producers.get(batch.producer_id)
         if entry is None or entry.epoch != batch.producer_epoch:
             return None
         first = batch.base_sequence
-        for known_first, _, base_offset in entry.batches:
+        for known_first, base_offset in entry.batches:
             if known_first == first:
                 return base_offset
         return None
@@ -164,9 +152,7 @@ class PartitionLog:
         out_of_order: ErrorType = OutOfOrderSequenceNumber
         if batch.producer_epoch < entry.epoch:
             return fenced
-        expected = 0  # a new epoch begins anew
-        if batch.producer_epoch == entry.epoch and entry.batches:
-            expected = (entry.batches[-1][1] + 1) % _SEQUENCES
+        expected = entry.next_sequence if batch.producer_epoch == entry.epoch else 0
         return None if batch.base_sequence == expected else out_of_order
 
     def append(self, batch: Batch, now_ns: int) -> int:
@@ -176,6 +162,7 @@ class PartitionLog:
         batch.base_offset = base
         batch.last_offset = base + count - 1
         batch.appended_ns = now_ns
+        batch.outcome = OPEN if batch.transactional else COMMITTED
         self.batches.append(batch)
         self._bases.append(base)
         self.end_offset = base + count
@@ -200,10 +187,13 @@ class PartitionLog:
         while unstable and unstable[0][1] < offset:
             unstable.popleft()
         stable = offset
-        if self._open:
-            stable = min(stable, next(iter(self._open.values()))[0].base_offset)
+        for opened in self._open.values():
+            if opened[0].base_offset < stable:
+                stable = opened[0].base_offset
+            break
         for first_offset, _ in unstable:
-            stable = min(stable, first_offset)
+            if first_offset < stable:
+                stable = first_offset
         if stable > self.last_stable_offset:
             self.last_stable_offset = stable
         return True
@@ -245,19 +235,15 @@ class PartitionLog:
 
     def read(self, offset: int, upto: int, max_bytes: int) -> list[Batch]:
         """Whole batches from the one holding `offset`, below `upto`; at least one, then up to `max_bytes`."""
-        index = max(bisect_right(self._bases, offset) - 1, 0)
-        found: list[Batch] = []
+        first = bisect_right(self._bases, offset) - 1
+        if first < 0 or self.batches[first].last_offset < offset:
+            first += 1
+        found = self.batches[first : bisect_left(self._bases, upto)]
         size = 0
-        batches = self.batches
-        for place in range(index, len(batches)):
-            batch = batches[place]
-            if batch.base_offset >= upto:
-                break
-            if batch.last_offset >= offset:
-                size += batch.size_bytes
-                if found and size > max_bytes:
-                    break
-                found.append(batch)
+        for place, batch in enumerate(found):
+            size += batch.size_bytes
+            if size > max_bytes and place:
+                return found[:place]
         return found
 
     def committed_batches(self) -> Iterator[Batch]:
@@ -296,12 +282,14 @@ class PartitionLog:
             entry = self.producers[producer_id] = ProducerEntry(batch.producer_epoch)
         elif batch.producer_epoch != entry.epoch:
             entry.epoch = batch.producer_epoch
+            entry.next_sequence = 0
             entry.batches.clear()
         if batch.control != DATA:
             self._end_transaction(batch)
             return
         first = batch.base_sequence
-        entry.batches.append((first, (first + count - 1) % _SEQUENCES, batch.base_offset))
+        entry.next_sequence = (first + count) % _SEQUENCES
+        entry.batches.append((first, batch.base_offset))
         if batch.transactional:
             opened = self._open.get(producer_id)
             if opened is None:

@@ -42,6 +42,7 @@ class Partition:
 
     __slots__ = (
         "_clear_paths",
+        "_path_bits",
         "_paths_version",
         "ack_waiters",
         "arrivals",
@@ -80,6 +81,7 @@ class Partition:
         # The fetches that wait for data from here, with the offset from which on. By client: it has one at a time.
         self.fetch_waiters: dict[Transport, tuple[int, ParkedFetch]] = {}
         self._clear_paths: list[_Path] | None = None
+        self._path_bits = 0
         self._paths_version = _NEVER
 
     def replicate(self, now_ns: int, network: Network, draw_bits: Callable[[int], int]) -> int | None:
@@ -93,7 +95,7 @@ class Partition:
         if paths is None or self.behind:
             return self._replicate_disturbed(now_ns, network)
         # Once or more per produce request: all latencies from one draw.
-        drawn = draw_bits(2 * LATENCY_BITS * len(paths))
+        drawn = draw_bits(self._path_bits)
         last_arrival_ns = self.last_arrival_ns
         arrivals: dict[int, int] = {}
         ready_ns = now_ns
@@ -125,6 +127,7 @@ class Partition:
                 return
             paths.append((follower, there_ns, back_ns))
         self._clear_paths = paths
+        self._path_bits = 2 * LATENCY_BITS * len(paths)
 
     def _replicate_disturbed(self, now_ns: int, network: Network) -> int | None:
         """`replicate` where a fault is on a link, or a follower is not reached."""

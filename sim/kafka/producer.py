@@ -74,6 +74,7 @@ IN_TRANSACTION = "IN_TRANSACTION"
 COMMITTING = "COMMITTING_TRANSACTION"
 ABORTING = "ABORTING_TRANSACTION"
 FATAL_ERROR = "FATAL_ERROR"
+_ENDING = (COMMITTING, ABORTING)
 
 _ENTERED_FROM = {
     READY: (UNINITIALIZED, COMMITTING, ABORTING),
@@ -347,7 +348,7 @@ class Producer:
             raise ProducerClosed()
         if self._error is not None:
             raise copy.copy(self._error)
-        tp = self._topic_partition(topic, partition)
+        tp = self._tps.get((topic, partition)) or self._topic_partition(topic, partition)
         timeout_s = self._request_timeout_s
         while waiting := self._batches.get(tp):
             timeout_s = await self._wait_drained(waiting[-1], timeout_s)
@@ -358,9 +359,7 @@ class Producer:
         return cast("Future[RecordMetadata]", delivery)
 
     def _topic_partition(self, topic: str, partition: int) -> TopicPartition:
-        tp = self._tps.get((topic, partition))
-        if tp is None:
-            tp = self._tps[topic, partition] = TopicPartition(topic, partition)
+        tp = self._tps[topic, partition] = TopicPartition(topic, partition)
         return tp
 
     def _cover(self, tp: TopicPartition) -> None:
@@ -455,7 +454,7 @@ class Producer:
     def _enter(self, state: str) -> None:
         assert self._state in _ENTERED_FROM[state], f"Invalid state transition {self._state} -> {state}"
         self._state = state
-        if state in (COMMITTING, ABORTING):
+        if state in _ENDING:
             for batches in self._batches.values():
                 for batch in batches:
                     batch.is_closed = True  # the transaction takes nothing more, so nothing lingers
@@ -485,7 +484,7 @@ class Producer:
         self._pump_scheduled = False
         if self._error is not None or self._is_stopping:
             return
-        if self._transactional_id is not None and not self._is_requesting:
+        if not self._is_requesting and (self._to_add or self._offsets or self._state in _ENDING):
             self._start_transactional_request()
         if not self._batches:
             return
@@ -516,7 +515,10 @@ class Producer:
                 if left_s > 0:
                     linger_left_s = min(linger_left_s or left_s, left_s)
                     continue
-            requests.setdefault(leader, []).append(self._take(tp))
+            if leader in requests:
+                requests[leader].append(self._take(tp))
+            else:
+                requests[leader] = [self._take(tp)]
         for leader, batches in requests.items():
             self._produce(leader, batches)
         if linger_left_s and self._linger_timer is None:
@@ -634,7 +636,7 @@ class Producer:
             self._notify_idle()
         if self._batches:
             self._wake()
-        elif self._state in (COMMITTING, ABORTING):
+        elif self._state in _ENDING:
             self._pump()  # the end of a transaction waits for the last delivery
 
     def _notify_idle(self) -> None:
@@ -679,7 +681,7 @@ class Producer:
         elif self._offsets:
             group, offsets, _ = self._offsets[0]
             self._ask("group", transactions.commit_transaction_offsets, (group, offsets), self._offsets_stored, group)
-        elif self._state in (COMMITTING, ABORTING) and not self._batches and not self._sent:
+        elif not self._batches and not self._sent:
             # Every delivery has ended. Whether it went well is not looked at: the real client commits all the same.
             if self._added or self._group is not None:
                 commit = self._state == COMMITTING

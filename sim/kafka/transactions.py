@@ -49,6 +49,7 @@ PREPARE_ABORT = "prepare-abort"
 COMPLETE_COMMIT = "complete-commit"
 COMPLETE_ABORT = "complete-abort"
 
+_ENDING = (PREPARE_COMMIT, PREPARE_ABORT)
 EPOCH_MAX = 32_766
 _MARKER_RETRY_NS = 100_000_000
 _MS = 1_000_000
@@ -89,7 +90,7 @@ class TransactionalId:
     @property
     def is_ending(self) -> bool:
         """Whether the decision is taken and its markers are not all written."""
-        return self.state in (PREPARE_COMMIT, PREPARE_ABORT)
+        return self.state in _ENDING
 
 
 class TransactionCoordinators:
@@ -265,7 +266,7 @@ class TransactionCoordinators:
         entry = self._ids.get(transactional_id)
         if refusal is None:
             refusal = self._mismatch(entry, producer_id, epoch)
-        if refusal is None and entry is not None and entry.is_ending:
+        if refusal is None and entry is not None and entry.state in _ENDING:
             refusal = ConcurrentTransactions()
         return refusal, entry
 
@@ -373,7 +374,7 @@ class TransactionCoordinators:
             if partition.leader != broker:
                 moved.append(place)
                 continue
-            marker = Batch([], 78, entry.producer_id, entry.epoch, transactional=True, control=control)
+            marker = Batch((), 78, entry.producer_id, entry.epoch, transactional=True, control=control)
             at_ns = self._cluster.requests.append_marker(partition, marker)
             written.append((partition, partition.epoch, partition.log.end_offset))
             if at_ns is None:
