@@ -19,7 +19,6 @@ import sys
 import weakref
 from asyncio import events
 from asyncio.tasks import all_tasks
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from dataclasses import dataclass
@@ -80,6 +79,10 @@ class ReadyCallback(msgspec.Struct, eq=False):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._callback!r}>"
+
+
+_SPENT = ReadyCallback(bool, (), copy_context())
+"""Stands in a round for what has been run already."""
 
 
 class Delivery(ReadyCallback, eq=False):
@@ -191,7 +194,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._clock = clock
         clock._on_return = RUNNING.leave
         self._on_unhandled = on_unhandled
-        self._ready: deque[ReadyCallback | LoopTimer] = deque()
+        self._ready: list[ReadyCallback | LoopTimer] = []
         # True while a drain is under way, a wake-up is scheduled, or the loop is paused or dead: in all of these there
         # is nothing to do for somebody who adds to the ready queue.
         self._awake = False
@@ -231,6 +234,16 @@ class SimLoop(asyncio.AbstractEventLoop):
         if not self._awake:
             self._schedule_wake_up(0)
         return handle
+
+    def prepare(self, callback: Callable[[], object]) -> ReadyCallback:
+        """A callback of the infrastructure for `soon`, to be made once and queued often."""
+        return ReadyCallback(callback, (), self._context)
+
+    def soon(self, prepared: ReadyCallback) -> None:
+        """`call_soon` for what `prepare` has given."""
+        self._ready.append(prepared)
+        if not self._awake:
+            self._schedule_wake_up(0)
 
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
@@ -363,8 +376,6 @@ class SimLoop(asyncio.AbstractEventLoop):
             return
         running.loop = self
         self._awake = self._draining = True
-        ready = self._ready
-        popleft = ready.popleft
         clock = self._clock
         queue = clock._queue
         now = clock._now
@@ -375,6 +386,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                 if self._halted:
                     return
             while True:
+                ready = self._ready
                 # As asyncio does, queue the timers that are due before each round.
                 while queue and queue[0][0] <= now:
                     timer = queue[0][3]
@@ -390,17 +402,14 @@ class SimLoop(asyncio.AbstractEventLoop):
                     break
                 if running.installed is not self:
                     running.install(self)
-                left_of_round = len(ready)
-                if left_of_round > callbacks_left:
-                    if not callbacks_left:
-                        self._yield_to_the_world()
-                        return
+                # A round is what is ready now; what it makes ready comes in the next one.
+                self._ready = []
+                callbacks_left -= len(ready)
+                if callbacks_left < 0:
                     # A round longer than the cap is run in parts: put off as a whole, it would never begin.
-                    left_of_round = callbacks_left
-                callbacks_left -= left_of_round
-                while left_of_round:
-                    left_of_round -= 1
-                    handle = popleft()
+                    ready, self._ready = ready[:callbacks_left], ready[callbacks_left:]
+                for place, handle in enumerate(ready):
+                    ready[place] = _SPENT  # nothing that it refers to may live longer for it
                     callback = handle._callback
                     if callback is not None:
                         try:
@@ -412,7 +421,11 @@ class SimLoop(asyncio.AbstractEventLoop):
                                 raise
                             self._callback_failed(handle, error)
                         if self._halted:
+                            self._ready[:0] = ready[place + 1 :]
                             return
+                if callbacks_left <= 0 and self._ready:
+                    self._yield_to_the_world()
+                    return
             self._drains_in_a_row = 0
             self._awake = False
         finally:

@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+import msgspec
 from aiokafka import __version__
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
@@ -68,39 +69,18 @@ _RESETS = {"earliest": EARLIEST, "latest": LATEST, "none": 0}
 _ASSIGNORS = (RangePartitionAssignor, RoundRobinPartitionAssignor)
 
 
-class _Buffer:
+class _Buffer(msgspec.Struct, eq=False):
     """What was fetched of one partition and is not taken yet; `next_offset` is the position once taken so far."""
 
-    __slots__ = (
-        "assignment",
-        "batches",
-        "created_ns",
-        "index",
-        "is_drained",
-        "next_offset",
-        "read_committed",
-        "state",
-        "tp",
-    )
-
-    def __init__(
-        self,
-        tp: TopicPartition,
-        assignment: Assignment,
-        batches: list[Batch],
-        offset: int,
-        read_committed: bool,
-        created_ns: int,
-    ) -> None:
-        self.tp = tp
-        self.assignment = assignment
-        self.state = assignment.states[tp]
-        self.batches = batches
-        self.index = 0
-        self.next_offset = offset
-        self.read_committed = read_committed
-        self.created_ns = created_ns
-        self.is_drained = False
+    tp: TopicPartition
+    assignment: Assignment
+    state: PartitionState
+    batches: list[Batch]
+    next_offset: int
+    read_committed: bool
+    created_ns: int
+    index: int = 0
+    is_drained: bool = False
 
     def is_valid(self) -> bool:
         """Whether its records may still be handed out: assigned, not paused, and the position is where they begin."""
@@ -217,6 +197,7 @@ class Consumer:
         if max_poll_records is not None and (not isinstance(max_poll_records, int) or max_poll_records < 1):
             raise ValueError("`max_poll_records` should be positive Integer")
         self._cluster = cluster
+        self._clock = cluster.clock
         self._incarnation = incarnation
         self._loop = incarnation.loop
         self._transport = Transport(cluster, incarnation, request_timeout_ms)
@@ -254,6 +235,7 @@ class Consumer:
         self._fetch_waiters: dict[Future[bool], int] = {}
         self._wait_timer: LoopTimer | None = None
         self._pump_scheduled = False
+        self._next_pump = self._loop.prepare(self._pump)
         # What the next pump looks at: these brokers, or all of them when that is None.
         self._brokers_to_look_at: dict[int | None, None] | None = None
         # The partitions of an assignment by the leader that the client believes in, and the metadata they go by.
@@ -638,8 +620,8 @@ class Consumer:
         # No `finally`: the real client's count stays up when the call is cancelled or fails.
         self._fetch_count += 1
         limit = max_records or self._max_poll_records
-        left_ns = round(timeout_ms * NS_PER_MS)
-        clock = self._cluster.clock
+        left_ns = int(timeout_ms * NS_PER_MS)
+        clock = self._clock
         while True:
             subscription = self._subscriptions.current
             if subscription is None or subscription.is_reassigning:
@@ -722,7 +704,7 @@ class Consumer:
                 continue
             drained[tp] = records
             self._emit_delivered(
-                self._cluster.clock._now,
+                self._clock._now,
                 self._transport.host,
                 self._group or "",
                 tp.topic,
@@ -744,10 +726,10 @@ class Consumer:
     def _fetch_over(self) -> None:
         self._fetch_count -= 1
         if self._fetch_count == 0:
-            self._fetch_ended_ns = self._cluster.clock._now
+            self._fetch_ended_ns = self._clock._now
 
     def _idle_s(self) -> float:
-        return (self._cluster.clock._now - self._fetch_ended_ns) / NS_PER_SECOND if self._fetch_count == 0 else 0.0
+        return (self._clock._now - self._fetch_ended_ns) / NS_PER_SECOND if self._fetch_count == 0 else 0.0
 
     def _wait_for_records(self, until_ns: int) -> Future[bool]:
         """True when there may be some, False when `until_ns` has come first.
@@ -765,11 +747,11 @@ class Consumer:
         return waiter
 
     def _end_waits_at(self, until_ns: int) -> None:
-        left_s = (until_ns - self._cluster.clock._now) / NS_PER_SECOND
+        left_s = (until_ns - self._clock._now) / NS_PER_SECOND
         self._wait_timer = self._loop.call_later(left_s, self._end_waits)
 
     def _end_waits(self) -> None:
-        now_ns = self._cluster.clock._now
+        now_ns = self._clock._now
         self._wait_timer = None
         next_ns = NEVER_NS
         for waiter, until_ns in list(self._fetch_waiters.items()):
@@ -811,12 +793,12 @@ class Consumer:
     def _schedule_pump(self) -> None:
         if not self._pump_scheduled and self._is_started and not self._is_closed:
             self._pump_scheduled = True
-            self._loop.call_soon(self._pump)
+            self._loop.soon(self._next_pump)
 
     def _wake_later(self, delay_ns: int) -> None:
         timer = self._pump_timer
         if timer is not None:
-            if timer.when_ns <= self._cluster.clock._now + delay_ns:
+            if timer.when_ns <= self._clock._now + delay_ns:
                 return  # what is asked for then looks at all brokers, and asks again
             timer.cancel()
         self._pump_timer = self._loop.call_later(delay_ns / NS_PER_SECOND, self._later)
@@ -828,7 +810,8 @@ class Consumer:
     def _pump(self) -> None:
         """Ask brokers for whatever can be asked of them now, those where something may have changed."""
         self._pump_scheduled = False
-        assignment = self._subscriptions.assignment
+        subscription = self._subscriptions.current
+        assignment = subscription.assignment if subscription is not None else None
         if self._is_closed or assignment is None or not assignment.is_active:
             return
         if assignment is not self._buffered_for:
@@ -857,7 +840,7 @@ class Consumer:
 
     def _look_at(self, assignment: Assignment, broker: int) -> None:
         """Ask one broker for whatever can be asked of it now."""
-        now_ns = self._cluster.clock._now  # not seconds: the end of a backoff must not be missed by a rounding
+        now_ns = self._clock._now  # not seconds: the end of a backoff must not be missed by a rounding
         fetchable: list[tuple[TopicPartition, int]] = []
         unplaced: list[TopicPartition] = []
         held_until_ns = 0
@@ -930,7 +913,7 @@ class Consumer:
 
     def _fetched(self, assignment: Assignment, found: Fetched) -> None:
         has_new = False
-        now_ns = self._cluster.clock._now
+        now_ns = self._clock._now
         wall_ms = self._incarnation.host.wall.now_ns() // 1_000_000
         for tp, offset, error, high_watermark, last_stable_offset, batches in found:
             state = assignment.states[tp]
@@ -941,7 +924,7 @@ class Consumer:
                 state.lso = last_stable_offset
                 state.timestamp_ms = wall_ms
                 if batches:
-                    self._buffers[tp] = _Buffer(tp, assignment, batches, offset, self._read_committed, now_ns)
+                    self._buffers[tp] = _Buffer(tp, assignment, state, batches, offset, self._read_committed, now_ns)
                     has_new = True
             elif error is OffsetOutOfRangeError:
                 if self._reset:
@@ -976,7 +959,7 @@ class Consumer:
                 elif self._reset:
                     state.await_reset(self._reset, self._loop)
                 else:
-                    self._buffers[tp] = _FetchError(NoOffsetForPartitionError(tp), self._cluster.clock._now)
+                    self._buffers[tp] = _FetchError(NoOffsetForPartitionError(tp), self._clock._now)
                     self._notify_fetch_waiters()
             wanted = {tp: state.reset for tp in tps if (state := assignment.states[tp]).reset is not None}
             if wanted:

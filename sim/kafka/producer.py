@@ -158,6 +158,7 @@ class Producer:
         self._is_stopping = False
         self._is_closed = False
         self._pump_scheduled = False
+        self._next_pump = self._loop.prepare(self._pump)
         self._linger_timer: _Cancellable | None = None
         self._error: KafkaError | None = None
         self._idle_waiters: list[Future[None]] = []
@@ -477,7 +478,7 @@ class Producer:
     def _wake(self) -> None:
         if not self._pump_scheduled and self._is_started:
             self._pump_scheduled = True
-            self._loop.call_soon(self._pump)
+            self._loop.soon(self._next_pump)
 
     def _pump(self) -> None:
         """Send whatever can be sent now."""
