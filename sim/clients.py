@@ -13,6 +13,9 @@ A client follows three rules of its own:
 - a request about an order waits until the order's own request was answered, and is dropped when there is no such order;
 - once the clients are stopped, nothing begins that was not due yet; what was due is still sent, and asked for until it
   is answered.
+
+Faults can make clients behave worse for a while: ask everything twice, cancel whatever they place, do all at once, or
+send what no gateway may take. What the flow says stays what it is.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from typing import Final, Protocol
 from schema.topics import Topology
 from settlement.queries import OrderRow
 from sim.clock import NS_PER_MS, NS_PER_SECOND, Clock
-from sim.flows.operations import DEPOSIT, NOT_REPEATED, PLACE, READ, REPLACE, Operation
+from sim.flows.operations import CANCEL, DEPOSIT, NOT_REPEATED, PLACE, RAW, READ, REPLACE, Operation
 from sim.hosts import Incarnation, describe
 from sim.log import Recorder
 from sim.network import Network
@@ -97,6 +100,9 @@ REQUESTS: Final = "requests"
 READS: Final = "reads"
 ATTEMPTS: Final = "attempts"
 REPEATS: Final = "repeats"
+RACING_CANCELS: Final = "cancels of orders just placed, by a fault"
+HELD_BACK: Final = "held back to be done at once, by a fault"
+HOSTILE: Final = "hostile requests, by a fault"
 TIMEOUTS: Final = "timeouts"
 REFUSED_CONNECTIONS: Final = "refused connections"
 DROPPED_NO_ORDER: Final = "dropped: about an order that was never placed"
@@ -211,6 +217,12 @@ class Clients:
         self._planned = 0
         self._read_ids = 0
         self._learned: deque[_Named] = deque()
+        # What faults make of the clients; each is empty or 0 while none does.
+        self._storms: list[int] = []
+        self._races: list[int] = []
+        self._holding_back = 0
+        self._held_back: list[Operation] = []
+        self._intrusions = 0
         self._record_request = recorder.emitter("client_requests")
         self._record_answer = recorder.emitter("client_answers")
         self._record_read = recorder.emitter("reads")
@@ -270,6 +282,67 @@ class Clients:
         """How many requests have been sent and not been answered."""
         return self._open_calls
 
+    # -- for faults
+
+    def repeat_everything(self, after_ns: int) -> Callable[[], None]:
+        """From now until the call that is returned, send every request once more so much later, at another gateway."""
+        self._storms.append(after_ns)
+        return partial(self._storms.remove, after_ns)
+
+    def cancel_everything(self, after_ns: int) -> Callable[[], None]:
+        """From now until the call that is returned, cancel every order so long after it was sent.
+
+        As soon as the client knows its id: an order that has none yet cannot be cancelled.
+        """
+        self._races.append(after_ns)
+        return partial(self._races.remove, after_ns)
+
+    def hold_back(self) -> Callable[[], None]:
+        """Keep what is due from now on, and do all of it at once, in its order, at the call that is returned."""
+        self._holding_back += 1
+        return self._let_go
+
+    def send_hostile(self, user_id: int, raw: str, gateway: int) -> None:
+        """Send a text that no gateway may take, as that user, at that gateway (counted from 0, wrapped around)."""
+        self.counts[HOSTILE] += 1
+        self._open(Operation(0, user_id, RAW, self._request_id("hostile"), raw=raw, gateway=gateway), 0)
+
+    @property
+    def users_at_work(self) -> tuple[int, ...]:
+        """The users whose first deposits are answered, in the order in which they came."""
+        return tuple(self._at_work)
+
+    def _let_go(self) -> None:
+        self._holding_back -= 1
+        if not self._holding_back:
+            held, self._held_back = self._held_back, []
+            for operation in held:
+                self._waiting -= 1
+                self._take(operation)
+
+    def _request_id(self, what: str) -> str:
+        """A request id that no flow uses."""
+        self._intrusions += 1
+        return f"fault-{what}-{self._intrusions}"
+
+    def _race(self, placed: Operation) -> None:
+        """Cancel an order that was sent a while ago, at the other gateway."""
+        self._planned -= 1
+        if self._is_stopped:
+            return
+        self.counts[RACING_CANCELS] += 1
+        self._send_when_ready(
+            Operation(
+                0,
+                placed.user_id,
+                CANCEL,
+                self._request_id("cancel"),
+                symbol=placed.symbol,
+                reference=placed.request_id,
+                gateway=placed.gateway + 1,
+            )
+        )
+
     # -- from the flow to the first submission
 
     def _pump(self) -> None:
@@ -286,7 +359,12 @@ class Clients:
                 clock.post(due_ns, self._pump, ())
                 return
             self._next = next(self._operations, None)
-            self._take(operation)
+            if self._holding_back:
+                self.counts[HELD_BACK] += 1
+                self._held_back.append(operation)
+                self._waiting += 1
+            else:
+                self._take(operation)
 
     def _take(self, operation: Operation) -> None:
         """An operation is due: send it, or have it wait for the user's first deposits."""
@@ -377,9 +455,17 @@ class Clients:
         if operation.repeat_after_ns != NOT_REPEATED:
             self._planned += 1
             self._clock.after(operation.repeat_after_ns, self._repeat, call)
+        if self._storms and operation.kind != READ:
+            for after_ns in self._storms:
+                self._planned += 1
+                self._clock.after(after_ns, self._repeat, call)
+        if self._races and operation.kind in (PLACE, REPLACE):
+            for after_ns in self._races:
+                self._planned += 1
+                self._clock.after(after_ns, self._race, operation)
 
     def _repeat(self, call: _Call) -> None:
-        """Send the request once more because the flow says so, answered or not."""
+        """Send the request once more because the flow or a fault says so, answered or not."""
         self._planned -= 1
         if not self._is_stopped:
             self.counts[REPEATS] += 1

@@ -13,6 +13,7 @@ from sim.commands import hunting, live, runs
 from sim.commands.audit import audit
 from sim.commands.base import HOLDS, UNUSABLE, CommandError
 from sim.commands.conform import conform
+from sim.commands.faults import faults
 from sim.commands.stack import stack
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ for command in (
     runs.replay,
     hunting.campaign,
     hunting.shrink,
+    faults,
     runs.bench,
     conform,
     live.serve,

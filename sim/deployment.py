@@ -27,6 +27,7 @@ from settlement.retries import Backoff
 from settlement.service import SettlementService
 from settlement.store import Store
 from sim.cassandra.cluster import CassandraCluster
+from sim.clients import Clients
 from sim.faults.plan import Layout
 from sim.gateway_front import GatewayFront
 from sim.hosts import Host, Incarnation
@@ -99,6 +100,8 @@ class Deployment:
         )
         self.gateways: dict[str, GatewayHost] = {}
         """The gateway hosts by name: where clients send their requests."""
+        self.clients: Clients | None = None
+        """Those who use the exchange, once the work has begun."""
         self._mains: dict[str, Callable[[Incarnation], Coroutine[Any, Any, object]]] = {
             GATEWAY: self._run_gateway,
             UBSCORE: self._run_ubscore,
@@ -109,6 +112,9 @@ class Deployment:
         self._holds: Counter[str] = Counter()
         self._is_stopping = False
         self.hosts: dict[str, Host] = {}
+        """The hosts that should be up, spare ones that have joined included."""
+        self._spares: dict[str, Host] = {}
+        self._joins: Counter[str] = Counter()
         for service, names in self.layout.services.items():
             for name in names:
                 host = self.hosts[name] = world.host(name, service)
@@ -158,7 +164,7 @@ class Deployment:
     @property
     def is_down(self) -> bool:
         """Whether no instance lives any more."""
-        return not any(host.is_up for host in self.hosts.values())
+        return not any(host.is_up for host in (*self.hosts.values(), *self._spares.values()))
 
     # -- what faults need
 
@@ -172,6 +178,28 @@ class Deployment:
         if self._holds[name] > 0:
             self._holds[name] -= 1
         self._start_when_down(self.hosts[name])
+
+    def join(self, service: str) -> None:
+        """Start a spare instance of a service, beside all others, until `leave` was called as often."""
+        name = f"{service}-{len(self.layout.services[service]) + 1}"
+        self._joins[name] += 1
+        host = self.hosts[name] = self._spares[name] = self.world.host(name, service)
+        host.on_exit = self._exited
+        self._start_when_down(host)
+
+    def leave(self, service: str) -> None:
+        """Have the spare instance of a service stop by SIGTERM, once nothing else wants it to be there."""
+        name = f"{service}-{len(self.layout.services[service]) + 1}"
+        self._joins[name] -= 1
+        if not self._joins[name]:
+            self.hosts.pop(name).stop()
+
+    def outsider(self, name: str) -> Host:
+        """A host that is no part of the exchange, and is down: the first of `name`-1, `name`-2 and so on."""
+        number = 1
+        while self.world.host(f"{name}-{number}", name).is_up:
+            number += 1
+        return self.world.host(f"{name}-{number}", name)
 
     def broker_id(self, name: str) -> int:
         """The node id of a broker by its name on the network."""

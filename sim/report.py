@@ -31,6 +31,7 @@ def as_json(result: RunResult) -> dict[str, Any]:
         **{name: found[name] for name in ("orders", "placements", "trades", "events")},
         "completions": result.completions,
         "faults": result.simulated.struck,
+        "fault_moments": result.simulated.met,
         "fault_hits": result.simulated.hits,
         "flow": result.simulated.flow_report.as_dict() if result.simulated.flow_report is not None else None,
         "invariants": _verdicts(result.verdicts),
@@ -157,6 +158,9 @@ def _print_faults(result: RunResult) -> None:
     print("faults struck")
     for name, times in simulated.struck.items():
         print(f"  {name:24} {times:4}")
+    if simulated.met:
+        met = ", ".join(f"{name} {count}" for name, count in simulated.met.items())
+        print(f"  at the moment they waited for: {met}")
     hits = ", ".join(f"{name} {count:,}" for name, count in simulated.hits.items() if count)
     print(f"  of which suffered: {hits or 'nothing'}")
 

@@ -76,6 +76,8 @@ class Simulated:
     plan: tuple[Strike, ...]
     struck: dict[str, int]
     """How often each fault began."""
+    met: dict[str, int]
+    """How many of them began at the moment that they had waited for, by moment."""
     hits: dict[str, int]
     """How many operations the faults of servers and links really hit, by what happened to them."""
     flow_report: FlowReport | None
@@ -197,7 +199,7 @@ def simulate(
     try:
         with defects.applied(defect), world.running():
             run = _Run(scenario, world, deployment, progress, check_sink)
-            struck = run.carry_out(operations, plan, duration_ns)
+            injector = run.carry_out(operations, plan, duration_ns)
     finally:
         world.close()
     recorder.finish()
@@ -214,7 +216,16 @@ def simulate(
     deployment.kafka.release()
     deployment.cassandra.release()
     return Simulated(
-        scenario, topology, recorder, manifest, plan, struck, dict(sorted(hits.items())), report, world.clock.now
+        scenario=scenario,
+        topology=topology,
+        recorder=recorder,
+        manifest=manifest,
+        plan=plan,
+        struck=dict(injector.struck),
+        met=dict(injector.met),
+        hits=dict(sorted(hits.items())),
+        flow_report=report,
+        sim_ns=world.clock.now,
     )
 
 
@@ -276,8 +287,8 @@ class _Run:
         self._check_sink = check_sink
         self._emit_phase = world.recorder.emitter("phases")
 
-    def carry_out(self, operations: Iterable[Operation], plan: tuple[Strike, ...], duration_ns: int) -> dict[str, int]:
-        """All phases; returns how often each fault began."""
+    def carry_out(self, operations: Iterable[Operation], plan: tuple[Strike, ...], duration_ns: int) -> Injector:
+        """All phases; returns who struck, and knows what."""
         self._phase("start")
         self.deployment.create()
         self.deployment.start()
@@ -295,6 +306,7 @@ class _Run:
             operations=operations,
         )
         clients.start()
+        self.deployment.clients = clients
         injector = Injector(self.deployment, plan, start_ns, start_ns + duration_ns)
         self._run_until(start_ns + duration_ns)
 
@@ -321,7 +333,7 @@ class _Run:
         self._phase("later")
         self._look(LATER_LOOK)
         self._record_log()
-        return dict(injector.struck)
+        return injector
 
     def _run_until(self, when_ns: int) -> None:
         """Let time pass. A run whose trace cannot be stored any more ends within a simulated second."""

@@ -1,7 +1,8 @@
 """Faults: what can go wrong, when it does, and doing it (design section 8).
 
-A module for each kind of fault (`network`, `kafka`, `cassandra`, `hosts`, `assumptions`) lists its faults with their
-options and says what each does to the world; `aims` says whom, `moments` when. `catalogue` puts them all in order.
+A module for each kind of fault (`network`, `kafka`, `cassandra`, `hosts`, `clients`, `assumptions`) lists its faults
+with their options and says what each does to the world; `aims` says whom, `moments` and `watch` when. `catalogue` puts
+them all in order, and docs/faults.md is made from it.
 `plan` draws from the seed which fault strikes when, as data; `injector` carries a plan out, counts what really
 suffered, and heals everything.
 """

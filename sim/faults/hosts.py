@@ -2,10 +2,11 @@
 
 from typing import Final
 
-from sim.deployment import Deployment
-from sim.faults.aims import TRANSACTIONAL_SERVICES, any_host, host_of
+from sim.deployment import GATEWAY, Deployment
+from sim.disk import LOST, TORN, TORN_WITH_ZEROS
+from sim.faults.aims import TRANSACTIONAL_SERVICES, any_group, any_host, host_of
 from sim.faults.kind import Kind, Undo
-from sim.faults.moments import AT_WORK
+from sim.faults.moments import AT_WORK, MEMBERS_AT_WORK, REQUESTS_OUTSTANDING, SNAPSHOT_BEING_WRITTEN
 from sim.faults.plan import FaultOptions, Span
 from sim.scenario import MILLISECOND_NS
 from sim.script import Strike
@@ -25,8 +26,7 @@ HOSTS: Final = Kind("hosts")
     )
 )
 def _crash(world: Deployment, strike: Strike) -> Undo:
-    world.take_down(strike.target, world.hosts[strike.target].crash)
-    return lambda: world.bring_up(strike.target)
+    return _cut_power(world, strike.target)
 
 
 @HOSTS.fault(
@@ -152,3 +152,64 @@ def _corrupt_snapshot(world: Deployment, strike: Strike) -> Undo:
         if host.disk.corrupt(name, stream):
             break
     return lambda: world.bring_up(strike.target)
+
+
+@HOSTS.fault(
+    FaultOptions(
+        "gateway-crash",
+        "a gateway loses its power while clients wait for its answers",
+        "requests that were produced and whose answers nobody is left to give; the gateway's session and order ids",
+        host_of(GATEWAY),
+        strikes_per_minute=Span(2, 8),
+        duration_ms=Span(50, 5_000),
+        moments=(REQUESTS_OUTSTANDING,),
+        is_always_aimed=True,
+    )
+)
+def _gateway_crash(world: Deployment, strike: Strike) -> Undo:
+    return _cut_power(world, strike.target)
+
+
+TORN_WRITES: Final = (LOST, TORN, TORN_WITH_ZEROS)
+
+
+@HOSTS.fault(
+    FaultOptions(
+        "torn-write",
+        "a host loses its power while it writes a snapshot: what is not synced is lost or torn",
+        "writing a snapshot aside, syncing and renaming it; refusing one that is not whole",
+        host_of(*TRANSACTIONAL_SERVICES),
+        strikes_per_minute=Span(2, 6),
+        duration_ms=Span(50, 3_000),
+        strength=Span(0, len(TORN_WRITES) - 1),
+        strength_meaning="what becomes of the file: 0 as it was before, 1 cut short, 2 cut short and filled with zeros",
+        moments=(SNAPSHOT_BEING_WRITTEN,),
+        is_always_aimed=True,
+    )
+)
+def _torn_write(world: Deployment, strike: Strike) -> Undo:
+    host = world.hosts[strike.target]
+    if host.is_up:
+        host.disk.next_power_cut = TORN_WRITES[strike.strength % len(TORN_WRITES)]
+    return _cut_power(world, strike.target)
+
+
+@HOSTS.fault(
+    FaultOptions(
+        "instance-joins",
+        "a spare instance of a service starts, takes partitions from the others, and leaves again by SIGTERM",
+        "rebalances; taking partitions over from owners that live, and giving them back",
+        any_group,
+        strikes_per_minute=Span(1, 5),
+        duration_ms=Span(300, 9_000),
+        moments=MEMBERS_AT_WORK,
+    )
+)
+def _instance_joins(world: Deployment, strike: Strike) -> Undo:
+    world.join(strike.target)
+    return lambda: world.leave(strike.target)
+
+
+def _cut_power(world: Deployment, host: str) -> Undo:
+    world.take_down(host, world.hosts[host].crash)
+    return lambda: world.bring_up(host)

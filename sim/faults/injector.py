@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from sim.clock import NEVER_NS
 from sim.deployment import Deployment
 from sim.faults.catalogue import BEGIN
 from sim.faults.kind import Undo
@@ -26,6 +27,9 @@ class Injector:
         self._emit = world.recorder.emitter("faults")
         self._open: dict[int, tuple[Strike, Undo, bool]] = {}
         self._is_healed = False
+        # Strikes that wait for their moment: until when, and when it is looked for next.
+        self._waiting: dict[int, tuple[Strike, int, int]] = {}
+        self._looks_at_ns = NEVER_NS
         for number, strike in enumerate(plan):
             world.clock.at(start_ns + strike.at_ns, self._begin, number, strike)
 
@@ -41,24 +45,46 @@ class Injector:
         if strike.moment:
             # At most half of the time that is left, so that a strike that waits in vain has its effect too.
             now = self._world.clock.now
-            self._look(number, strike, min(now + MOMENTS[strike.moment].patience_ns, (now + self._end_ns) // 2))
+            until_ns = min(now + MOMENTS[strike.moment].patience_ns, (now + self._end_ns) // 2)
+            self._look_for(number, strike, until_ns)
+            self._look_later()
         else:
             self._strike(number, strike, has_met=False)
 
-    def _look(self, number: int, strike: Strike, until_ns: int) -> None:
-        """Strike if the moment has come, or will not be waited for any longer; look again otherwise."""
-        if self._is_healed:
-            return
-        clock = self._world.clock
+    def _look_for(self, number: int, strike: Strike, until_ns: int) -> None:
+        """Strike if the moment has come, or will not be waited for any longer; wait otherwise."""
+        now = self._world.clock.now
         if has_come(self._world, strike):
             self.met[strike.moment] += 1
             self._strike(number, strike, has_met=True)
-        elif clock.now >= until_ns:
+        elif now >= until_ns:
             self._strike(number, strike, has_met=False)
         else:
-            # Not before something has happened: between two events no moment comes.
-            next_ns = max(clock.now + MOMENTS[strike.moment].look_every_ns, clock.next_ns())
-            clock.at(min(next_ns, until_ns), self._look, number, strike, until_ns)
+            self._waiting[number] = strike, until_ns, min(until_ns, now + MOMENTS[strike.moment].look_every_ns)
+
+    def _look_later(self) -> None:
+        """Have the strikes that wait looked at again, all by one event: with one each, each would wake the others."""
+        if not self._waiting:
+            return
+        clock = self._world.clock
+        due_ns = min(due_ns for _, _, due_ns in self._waiting.values())
+        last_ns = min(until_ns for _, until_ns, _ in self._waiting.values())
+        # Not before something has happened: between two events no moment comes.
+        when_ns = min(max(due_ns, clock.next_ns()), last_ns)
+        if when_ns < self._looks_at_ns:
+            self._looks_at_ns = when_ns
+            clock.at(when_ns, self._look)
+
+    def _look(self) -> None:
+        now = self._world.clock.now
+        if self._is_healed or now != self._looks_at_ns:
+            return
+        self._looks_at_ns = NEVER_NS
+        for number, (strike, until_ns, due_ns) in list(self._waiting.items()):
+            if now >= due_ns:
+                del self._waiting[number]
+                self._look_for(number, strike, until_ns)
+        self._look_later()
 
     def _strike(self, number: int, strike: Strike, *, has_met: bool) -> None:
         self.struck[strike.fault] += 1

@@ -59,7 +59,7 @@ REQUESTS_OUTSTANDING: Final = Moment(
 DURING_REBALANCE: Final = Moment(
     "during-rebalance", "the group of the service is between two generations", MEMBERS, 5_000, 1_000
 )
-DURING_RECOVERY: Final = Moment("during-recovery", "the instance is taking a partition over", MEMBERS, 5_000, 500)
+DURING_RECOVERY: Final = Moment("during-recovery", "the instance is taking a partition over", MEMBERS, 5_000, 2_000)
 SNAPSHOT_BEING_WRITTEN: Final = Moment(
     "snapshot-being-written", "a snapshot on the disk of the instance is not synced yet", TRANSACTIONAL, 5_000, 300
 )

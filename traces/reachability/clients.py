@@ -74,6 +74,28 @@ def refused_at_the_gateway(trace: Trace) -> int:
     return int((array(trace.events("client_answers"), "outcome") == "invalid").sum())
 
 
+@goal("undecodable-request-set-aside")
+def undecodable_request_set_aside(trace: Trace) -> int:
+    """A record of order.requests that was no request was put with the dead letters."""
+    return len(trace.dead_letters)
+
+
+@goal("requests-came-at-once")
+def requests_came_at_once(trace: Trace) -> int:
+    """Twenty requests of clients or more were sent at one instant."""
+    _, requests = np.unique(ints(trace.events("client_requests"), "t"), return_counts=True)
+    return int((requests >= 20).sum())
+
+
+@goal("cancel-sent-before-its-order-was-placed")
+def cancel_sent_before_its_order_was_placed(trace: Trace) -> int:
+    """A cancel was on its way before the engine had taken its order."""
+    asked = trace.events("client_requests")
+    cancels = rows(asked, asked["command"].to_numpy() == "cancel").drop_duplicates(_REQUEST)
+    pairs = cancels.merge(trace.placements[["order_id", "t"]], on="order_id", suffixes=("", "_placed"))
+    return int((pairs["t"] < pairs["t_placed"]).sum())
+
+
 @goal("read-raced-a-completion")
 def read_raced_a_completion(trace: Trace) -> int:
     """A user's active orders were read while an order of that user was being completed."""

@@ -157,6 +157,15 @@ def completed_under_a_wrong_clock(trace: Trace) -> int:
     return int((mine & (np.abs(ttl - _DAY_S) > 60)).sum())
 
 
+@goal("spare-instance-took-a-partition")
+def spare_instance_took_a_partition(trace: Trace) -> int:
+    """An instance that had joined beside all others took a partition from one of them."""
+    lines = trace.events("log_lines")
+    hosts = lines.loc[lines["event"].to_numpy() == "partition taken over", "host"]
+    instances = trace.manifest.scenario.get("instances")
+    return sum(int(host.rpartition("-")[2]) > instances for host in hosts) if isinstance(instances, int) else 0
+
+
 _ENDS = ("crash", "terminated", "exit")
 
 
