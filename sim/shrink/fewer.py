@@ -22,6 +22,8 @@ Test = Callable[[Scenario], Scenario | None]
 """The failing case for a candidate: itself, or the same with another seed; None when it does not fail."""
 Pass = Callable[[Scenario, Test], Scenario]
 
+FIRST_BEGINNING: Final = 16
+"""So many operations make the first beginning that is tried."""
 PAIRS_MAX: Final = 12
 """Of so many operations at most every two are tried to be left out together."""
 _ENDS_NS: Final = (MILLISECOND_NS, SECOND_NS, 5 * SECOND_NS, 20 * SECOND_NS)
@@ -83,14 +85,16 @@ def shorter(case: Scenario, test: Test) -> Scenario:
     """Cut the end off: the operations after the moment by which it has failed, then the time after the last of them."""
     operations = script_of(case).operations
     low, high = 0, len(operations)
+    # Short beginnings first, each twice as long as the last: a long one costs as much as all the shorter ones together.
+    middle = min(FIRST_BEGINNING, high // 2)
     # That a longer beginning fails too is likely, not certain: what comes out of it was tested all the same.
     while high - low > 1:
-        middle = (low + high) // 2
         failing = test(with_script(case, operations=operations[:middle]))
         if failing is not None:
             case, high = failing, middle
         else:
             low = middle
+        middle = min(2 * low, (low + high) // 2) if low else high // 2
     return less_time(case, test)
 
 

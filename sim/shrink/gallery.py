@@ -45,9 +45,9 @@ def smallest_of(scenario: Scenario, seeds_max: int, runs_max: int, out: Path | N
     """Find the first seed, from the scenario's on, that catches its defect, and shrink that run; the repro goes to
     `out`, when given. Never raises."""
     # In here, because a worker imports this module before it knows what it will be asked.
-    from sim.run import simulate
+    from sim.run import simulate, written_out
     from sim.shrink.fewer import script_of
-    from sim.shrink.shrinker import shrink
+    from sim.shrink.shrinker import shrink_case
     from sim.shrink.target import violated_by
     from traces.recorder import NoTrace, Recorder
 
@@ -60,7 +60,7 @@ def smallest_of(scenario: Scenario, seeds_max: int, runs_max: int, out: Path | N
                 break
         else:
             return name, f"not caught within {seeds_max} seeds"
-        shrunk = shrink(caught, named[0], runs_max, silent)
+        shrunk = shrink_case(written_out(caught), named[0], runs_max, silent)
         if out is not None:
             digest = simulate(shrunk.case, silent, Recorder(NoTrace())).manifest.digest
             Repro(shrunk.case, digest, package_versions()).write(out / f"{name}.json")

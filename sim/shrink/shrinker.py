@@ -65,9 +65,14 @@ def shrink(scenario: Scenario, invariant: str, runs_max: int, progress: Progress
 
     Raises ShrinkError when the scenario does not break it, ScenarioError or FlowError when it cannot be run.
     """
-    started = time.perf_counter()
     before = written_out(scenario)
-    target = Target(chosen(violated_by(before), invariant), runs_max)
+    return shrink_case(before, chosen(violated_by(before), invariant), runs_max, progress)
+
+
+def shrink_case(before: Scenario, invariant: str, runs_max: int, progress: Progress) -> Shrunk:
+    """The smallest case found that breaks the invariant, from one with a script that is known to break it."""
+    started = time.perf_counter()
+    target = Target(invariant, runs_max)
     case = before
     is_finished = False
     while not is_finished and not target.is_exhausted:
