@@ -58,8 +58,12 @@ class Binder:
 
     def bind_exact(self, values: Sequence[object] | Mapping[str, object] | None) -> Values | None:
         """The usual call: every value there, of its column's very type, and in range. None when it is another."""
-        if isinstance(values, (list, tuple)) and tuple(map(type, values)) == self._exact:
-            bound = tuple(values)
+        if values.__class__ is not tuple:
+            if not isinstance(values, (list, tuple)):
+                return None
+            values = tuple(values)
+        if tuple(map(type, values)) == self._exact:
+            bound: Values = values
             try:
                 self._pack(*self._ranged(bound))
                 for i in self._texts:

@@ -106,7 +106,9 @@ class Coordinator:
         cluster = self._cluster
         table = mutation.parts[0][0]
         factor = table.replication_factor
-        replicas = cluster.nodes if factor >= len(cluster.nodes) else cluster.replicas(table, mutation.partition)
+        nodes = cluster.nodes
+        is_everywhere = factor >= len(nodes)
+        replicas = nodes if is_everywhere else cluster.replicas(table, mutation.partition)
         required = self._required.get((consistency, factor)) or self.required(consistency, factor)
         at_coordinator = self._clock._now + request_ns + node.extra_ns
         if cluster.nodes_away or cluster.faults.armed or required > factor:
@@ -119,8 +121,12 @@ class Coordinator:
         self._writes += 1
         if self._writes % CATCH_UP_EVERY == 0:
             cluster.holdings.catch_up(self._clock._now)
-        acks = self.replicate(node, replicas, mutation, at_coordinator)
-        if consistency == ConsistencyLevel.ANY and not acks:
+        paths = self._paths_of(node) if is_everywhere and not cluster.nodes_down else None
+        if paths is not None:
+            acks = self._replicate_undisturbed(paths, mutation, at_coordinator)
+        else:
+            acks = self.replicate(node, replicas, mutation, at_coordinator)
+        if not acks and consistency == ConsistencyLevel.ANY:
             attempt.answer(node, at_coordinator, None, 0)  # a hint is enough
             return
         if len(acks) >= required:
@@ -214,10 +220,11 @@ class Coordinator:
 
         One draw gives all latencies of it.
         """
-        acks = []
-        arrivals = [0] * len(paths)
+        count = len(paths)
+        acks = [0] * count
+        arrivals = [0] * count
         last = 0
-        drawn = self._bits(LATENCY_BITS * len(paths))
+        drawn = self._bits(LATENCY_BITS * count)
         for place, arrives_ns, acknowledged_ns, replica in paths:
             case = drawn & _LOWEST
             drawn >>= LATENCY_BITS
@@ -225,7 +232,7 @@ class Coordinator:
             if replica.extra_ns and replica is not paths[0].replica:
                 start += replica.extra_ns
                 self._cluster.faults.count("node_slow")
-            acks.append(start + acknowledged_ns[case])
+            acks[place] = start + acknowledged_ns[case]
             arrivals[place] = arrival = start + arrives_ns[case]
             if arrival > last:
                 last = arrival

@@ -52,7 +52,7 @@ from sim.cassandra.paging import decode_cursor, encode_cursor
 from sim.cassandra.plans import BatchPlan, InsertPlan, ModifyPlan, SelectPlan
 from sim.cassandra.reading import Page
 from sim.cassandra.rows import RowWrite
-from sim.cassandra.storage import Change, Key, Mutation
+from sim.cassandra.storage import Change, Key, Mutation, new_tuple
 from sim.cassandra.types import PROTOCOL_VERSION
 from sim.clock import NS_PER_SECOND, NS_PER_US
 from sim.escape import EscapedSimulationError
@@ -66,6 +66,8 @@ if TYPE_CHECKING:
 _NOT_SET: Any = object()
 _NO_KEYWORDS: dict[str, Any] = {}
 _SERIAL = (ConsistencyLevel.SERIAL, ConsistencyLevel.LOCAL_SERIAL)
+# The driver's own table lacks one level.
+_CONSISTENCY_NAMES = {ConsistencyLevel.EACH_QUORUM: "EACH_QUORUM"} | ConsistencyLevel.value_to_name
 
 READ_EVERY_NS = 100 * NS_PER_US
 """A client takes successful answers of writes in turns of so long."""
@@ -242,6 +244,7 @@ class Session:
         self.open_operations = 0
         """Operations that this session has begun and not ended; none once its host is dead."""
         self._turn = 0
+        self._node_count = len(server.nodes)
         self._ways_ns: dict[Node, tuple[tuple[int, ...], tuple[int, ...]] | None] = {}
         self._ways_version = -1
         self._bits = server.randomness.stream(f"cassandra/client/{client}").bits
@@ -340,12 +343,14 @@ class Session:
     def first_node(self, plan: Plan | None) -> Node | None:
         """The first node of the next query plan when every node has every partition, None when that takes thought."""
         nodes = self.server.nodes
-        table = getattr(plan, "table", None)
-        if table is not None and table.replication_factor < len(nodes):
-            return None
+        count = self._node_count
+        if plan.__class__ is not BatchPlan:
+            table = getattr(plan, "table", None)
+            if table is not None and table.replication_factor < count:
+                return None
         turn = self._turn
         self._turn = turn + 1
-        return nodes[turn % len(nodes)]
+        return nodes[turn % count]
 
     def query_plan(self, plan: Plan | None, full: tuple[Any, ...]) -> list[Node]:
         """The nodes to try: in turn; with fewer replicas than nodes, the partition's own first."""
@@ -590,9 +595,10 @@ class ResponseFuture:
         self.attempted_hosts: list[Node] = []
         self.plan: Plan | None = None
         self.full: tuple[Any, ...] = ()
+        server = session.server
         if query.__class__ is PreparedStatement:
             try:
-                plan = query.current_plan()
+                plan = query.plan if query.catalog_version == server.catalog.version else query.current_plan()
             except ServerRefusal as refusal:
                 self._refusal = refusal
             else:
@@ -753,8 +759,8 @@ class ResponseFuture:
     ) -> None:
         """Both."""
         if not self.is_done:
-            self._callbacks.append((callback, callback_args, callback_kwargs or _NO_KEYWORDS))
-            self._errbacks.append((errback, errback_args, errback_kwargs or _NO_KEYWORDS))
+            self._callbacks += ((callback, callback_args, callback_kwargs or _NO_KEYWORDS),)
+            self._errbacks += ((errback, errback_args, errback_kwargs or _NO_KEYWORDS),)
             return
         self.add_callback(callback, *callback_args, **(callback_kwargs or {}))
         self.add_errback(errback, *errback_args, **(errback_kwargs or {}))
@@ -896,7 +902,7 @@ class ResponseFuture:
                 row = plan.row(full, timestamp, arrival_ns // NS_PER_SECOND)
                 if row.ttl and node.wall.offset_ns:
                     server.faults.count("node_clock_skew")
-                mutation = Mutation(row.partition, ((plan.table, row),))
+                mutation = new_tuple(Mutation, (row.partition, ((plan.table, row),)))
                 server.coordinator.write_one(attempt, request_ns, node, mutation, self.consistency)
             elif plan.__class__ is BatchPlan and self._is_exact and self.consistency not in _SERIAL:
                 self._coordinate_rows(attempt, node, request_ns, plan.entries, plan.kind == "LOGGED")
@@ -924,14 +930,16 @@ class ResponseFuture:
         table, row = changes[0]
         partition, key_space = row.partition, table.key_space
         mutations = None
+        expires = False
         for table, row in changes:
-            if row.partition != partition or table.key_space != key_space:
+            if row.ttl:
+                expires = True
+            if mutations is None and (row.partition != partition or table.key_space != key_space):
                 mutations = by_partition(changes)
-                break
-        if node.wall.offset_ns and any(row.ttl for _, row in changes):
+        if expires and node.wall.offset_ns:
             self.session.server.faults.count("node_clock_skew")
         if mutations is None:
-            mutation = Mutation(partition, tuple(changes))
+            mutation = new_tuple(Mutation, (partition, tuple(changes)))
             coordinator.write_one(attempt, request_ns, node, mutation, self.consistency)
         else:
             coordinator.write_batch(attempt, request_ns, node, mutations, self.consistency, logged=is_logged)
@@ -1048,10 +1056,15 @@ class ResponseFuture:
     def _succeed(self, result: Any) -> None:
         if self.is_done:
             return
-        self._close()
-        self._record("ok")
+        self.is_done = True
+        session = self.session
+        if session.open_operations:
+            session.open_operations -= 1
+            session.server.operations_open -= 1
+        if session.server.emit_cql is not None:
+            self._record("ok")
         self._final_result = result
-        for fn, args, kwargs in tuple(self._callbacks):
+        for fn, args, kwargs in self._callbacks.copy():
             if args or kwargs:
                 fn(result, *args, **kwargs)
             else:
@@ -1104,7 +1117,7 @@ class ResponseFuture:
         plan = self.plan
         if emit is None or plan is None:
             return
-        if isinstance(plan, BatchPlan):
+        if plan.__class__ is BatchPlan:
             self._record_each(emit, plan.entries, outcome, plan.timestamp)
         elif isinstance(plan, (ModifyPlan, SelectPlan)):
             self._record_each(emit, ((plan, self.full),), outcome, None)
@@ -1119,7 +1132,7 @@ class ResponseFuture:
         """One event for each statement of the request."""
         session = self.session
         now = session.server.clock._now
-        consistency = ConsistencyLevel.value_to_name.get(self.consistency, "EACH_QUORUM")
+        consistency = _CONSISTENCY_NAMES[self.consistency]
         timestamp_taken = batch_timestamp if batch_timestamp is not None else self.timestamp
         if timestamp_taken is None:
             timestamp_taken = -1

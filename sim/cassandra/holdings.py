@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from sim.cassandra.catalog import Table
-from sim.cassandra.storage import Change, Key, Mutation, Partition, TableStore, in_token_order
+from sim.cassandra.storage import Change, Key, Mutation, Partition, TableStore, in_token_order, new_tuple
 
 NOT_SENT = 1 << 62
 """Stands for the arrival at a node that is no replica of the partition."""
@@ -94,7 +94,7 @@ class Holdings:
 
     def send_to_all(self, arrivals_ns: list[int], last_ns: int, mutation: Mutation) -> None:
         """A write is on its way to every replica of its partition."""
-        self._flights.append(Flight(last_ns, arrivals_ns, mutation))
+        self._flights.append(new_tuple(Flight, (last_ns, arrivals_ns, mutation)))
 
     def send(self, node: int, arrival_ns: int, mutation: Mutation) -> None:
         """A write is on its way to one node."""
