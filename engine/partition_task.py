@@ -48,6 +48,7 @@ class PartitionTask:
         self._on_committed = on_committed
         self._on_fenced = on_fenced
         self._inputs = tuple(TopicPartition(topic, number) for topic in self._duty.input_topics)
+        self._input_of = {place.topic: place for place in self._inputs}
         self._output = TopicPartition(self._duty.output_topic, number)
         self._store = SnapshotStore(
             surroundings.disk, self._duty.service, number, self._duty.code_version, surroundings.log
@@ -254,7 +255,7 @@ class PartitionTask:
                 break
             due[topic] = offset + 1
         if outgoing:
-            offsets = {TopicPartition(topic, self._number): due for topic, due in self._next_offsets(core).items()}
+            offsets = {self._input_of[topic]: offset for topic, offset in due.items()}
             last_offsets = await writer.write(outgoing, offsets, self._duty.service)
             core.announce(self._log)
             self._failures = 0

@@ -143,23 +143,32 @@ class _Call:
 def batch_of(writes: Sequence[Write]) -> BatchStatement:
     """The writes as one request; each keeps the write timestamp and the time to live of its own statement."""
     batch = BatchStatement(BatchType.UNLOGGED, consistency_level=writes[0].statement.consistency_level)
-    batch.is_idempotent = all(write.statement.is_idempotent for write in writes)
+    is_idempotent = True
     for write in writes:
-        batch.add(write.statement, write.parameters)
+        statement = write.statement
+        batch.add(statement, write.parameters)
+        if not statement.is_idempotent:
+            is_idempotent = False
+    batch.is_idempotent = is_idempotent
     return batch
 
 
 def by_partition(writes: Sequence[Write]) -> list[list[Write]]:
     """The writes of each request: those of one partition together, at most MAX_BATCH_STATEMENTS of them."""
-    requests: list[list[Write]] = []
-    open_requests: dict[tuple[int | str, ...], list[Write]] = {}
+    requests: dict[tuple[int | str, ...], list[Write]] = {}
     for write in writes:
-        request = open_requests.get(write.partition)
-        if request is None or len(request) >= MAX_BATCH_STATEMENTS:
-            request = open_requests[write.partition] = []
-            requests.append(request)
-        request.append(write)
-    return requests
+        partition = write.partition
+        if partition in requests:
+            requests[partition].append(write)
+        else:
+            requests[partition] = [write]
+    if len(writes) <= MAX_BATCH_STATEMENTS:
+        return list(requests.values())
+    return [
+        request[start : start + MAX_BATCH_STATEMENTS]
+        for request in requests.values()
+        for start in range(0, len(request), MAX_BATCH_STATEMENTS)
+    ]
 
 
 class CqlAdapter:
@@ -196,7 +205,8 @@ class CqlAdapter:
         """Run one statement and return all rows of all pages. Raises the driver's exceptions."""
         rows: list[Row] = []
         group = self._group()
-        call = self._enqueue(_Call(self, group, (statement, parameters), (), rows))
+        call = _Call(self, group, (statement, parameters), (), rows)
+        self._enqueue(group, [call])
         await self._finish(group)
         group.calls.clear()  # no reference cycle is left for the collector
         if call.error is not None:
@@ -211,8 +221,7 @@ class CqlAdapter:
         if not writes:
             return []
         group = self._group()
-        for together in by_partition(writes):
-            self._enqueue(_Call(self, group, None, together, None))
+        self._enqueue(group, [_Call(self, group, None, together, None) for together in by_partition(writes)])
         await self._finish(group)
         calls, group.calls = group.calls, []
         return [(write, call.error) for call in calls if call.error is not None for write in call.writes]
@@ -223,11 +232,10 @@ class CqlAdapter:
         self._loop = asyncio.get_running_loop()
         return _Group(self._loop.create_future())
 
-    def _enqueue(self, call: _Call) -> _Call:
-        call.group.calls.append(call)
-        call.group.remaining += 1
-        self._waiting.append(call)
-        return call
+    def _enqueue(self, group: _Group, calls: list[_Call]) -> None:
+        group.calls = calls
+        group.remaining = len(calls)
+        self._waiting += calls
 
     async def _finish(self, group: _Group) -> None:
         assert self._loop is not None
@@ -292,7 +300,8 @@ class CqlAdapter:
             if call.is_done:
                 continue
             if error is not None or call.rows is None:
-                self._end(call, error)
+                self._in_flight -= 1
+                self._conclude(call, error)
                 continue
             if page is not None:
                 call.rows.extend(page)

@@ -133,7 +133,7 @@ def test_failed_writes_are_returned_with_their_errors_and_the_others_count_as_do
 def test_writes_of_one_partition_go_in_batches_of_bounded_size():
     some = [Write("s", (number,), (number % 2,), "") for number in range(2 * MAX_BATCH_STATEMENTS + 2)]
     requests = by_partition(some)
-    assert [len(request) for request in requests] == [MAX_BATCH_STATEMENTS, MAX_BATCH_STATEMENTS, 1, 1]
+    assert [len(request) for request in requests] == [MAX_BATCH_STATEMENTS, 1, MAX_BATCH_STATEMENTS, 1]
     assert all(len({write.partition for write in request}) == 1 for request in requests)
     assert sorted(write.parameters for request in requests for write in request) == [each.parameters for each in some]
 
