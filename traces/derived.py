@@ -22,7 +22,7 @@ found; a *command* is place, cancel, reduce, replace, deposit or withdraw with t
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import chain
 from sys import intern
 from types import GenericAlias
@@ -193,8 +193,7 @@ def assembled(
 
     The integers share one block of memory: pandas selects rows block by block, at a cost that matters in small tables.
     """
-    # Names as objects: pandas looks them up three times as quickly as in its own string type.
-    frame = pd.DataFrame(numbers.T, columns=pd.Index(list(number_names), dtype=object), copy=False)
+    frame = pd.DataFrame(numbers.T, columns=_index(tuple(number_names)), copy=False)
     for place, name in enumerate(names):
         if name in others:
             values = others[name]
@@ -203,6 +202,12 @@ def assembled(
             else:
                 frame.insert(place, name, pd.Series(values, dtype=object) if values.dtype == object else values)
     return frame
+
+
+@cache
+def _index(names: tuple[str, ...]) -> "pd.Index[str]":
+    # Names as objects: pandas looks them up three times as quickly as in its own string type.
+    return pd.Index(list(names), dtype=object)
 
 
 def _texts(name: str, values: Any) -> Any:

@@ -79,6 +79,8 @@ class Trace:
             self.decoded.release(name)
             for key in [key for key in self._events if key[0] == name]:
                 del self._events[key]
+            for compute in [compute for compute in self._computed if compute.__name__ == name]:
+                del self._computed[compute]
 
     @cached_property
     def decoded(self) -> Decoded:

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from traces.manifest import VerdictRecord
@@ -58,6 +60,16 @@ class Findings:
             found = rows.loc[:, list(columns)].reset_index(drop=True) if columns else rows.reset_index(drop=True)
             found.insert(0, "what", what)
             self._found.append(found)
+
+    def where(
+        self, what: str, rows: pd.DataFrame, wrong: npt.NDArray[np.bool_], *columns: str, **also: npt.NDArray[Any]
+    ) -> None:
+        """Those of `rows` for which the mask is true are wrong in the same way. `columns` identify them; `also` are
+        further columns to be shown, a value for each of `rows`."""
+        # Nearly always there are none, and then no table is made: that is what judging a small trace mostly is.
+        if wrong.any():
+            at = np.flatnonzero(wrong)
+            self.add(what, rows.iloc[at].assign(**{name: values[at] for name, values in also.items()}), *columns, *also)
 
     def say(self, what: str, **columns: object) -> None:
         """One thing is wrong."""

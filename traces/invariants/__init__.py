@@ -46,10 +46,16 @@ _STAGES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
     (("lifecycle-matches-reference", "completion-once"), ("reference",)),
     (
         ("cancel-honoured", "no-lost-ack", "chain-unbroken", "corrupt-input-stops"),
-        ("validated", "dead_letters", "client_answers", "undecodable", "alarms", "log"),
+        (
+            "validated", "dead_letters", "client_answers", "undecodable", "alarms", "log", "decided_outputs",
+            "RequestNumbers", "outputs_chain", "balance_chain",
+        ),  # fmt: skip
     ),
     (("fills-add-up",), ()),
-    (("reads-complete", "reads-own-user", "no-resurrection"), ("cql", "reads", "read_rows", "lifecycle")),
+    (
+        ("reads-complete", "reads-own-user", "no-resurrection"),
+        ("cql", "written_rows", "reads", "read_rows", "lifecycle"),
+    ),
     (("funds-conserved", "locks-match-orders"), ("fund_updates", "fund_entries")),
     (("ledger-matches-balances", "converges"), ()),
     (("rows-complete", "row-matches-engine", "no-phantom-row", "one-row-per-order", "placement-accounted"), ()),

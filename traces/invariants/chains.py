@@ -27,17 +27,18 @@ def chain_unbroken(trace: Trace) -> Verdict:
     broken = rows(undecodable, is_any(undecodable, "topic", *CHAINED_TOPICS))
     found.add("record does not decode", broken, "topic", "partition", "offset", "reason")
     for topic in CHAINED_TOPICS:
-        records = chain_of(trace, topic)
+        records = trace.once(_CHAINS[topic])
         found.checked(len(records) + int(is_any(broken, "topic", topic).sum()))
         identity = ("topic", "partition", "offset", "sequence")
         for what in ("sequence", "prev_hash"):
-            found.add(
+            found.where(
                 f"{what} does not link to the record before",
-                rows(records, ~array(records, f"{what}_links")),
+                records,
+                ~array(records, f"{what}_links"),
                 *identity,
             )
-        found.add(
-            "record of another partition", rows(records, ints(records, "own") != ints(records, "partition")), *identity
+        found.where(
+            "record of another partition", records, ints(records, "own") != ints(records, "partition"), *identity
         )
         found.add(
             "bytes are not the canonical encoding", trace.decoded.not_canonical(topic), "topic", "partition", "offset"
@@ -99,6 +100,20 @@ def chain_of(trace: Trace, topic: str) -> pd.DataFrame:
     )
 
 
+def outputs_chain(trace: Trace) -> pd.DataFrame:
+    """`chain_of` engine.outputs."""
+    return chain_of(trace, ENGINE_OUTPUTS)
+
+
+def balance_chain(trace: Trace) -> pd.DataFrame:
+    """`chain_of` balance.events."""
+    return chain_of(trace, BALANCE_EVENTS)
+
+
+_CHAINS = {ENGINE_OUTPUTS: outputs_chain, BALANCE_EVENTS: balance_chain}
+"""By topic what makes its chain, so that each is made once for a trace."""
+
+
 def _wrong_by_own_encoder(trace: Trace, topic: str) -> list[tuple[int, int]]:
     """Places of the sampled records that do not have the hash of their own content."""
     # Encoding again costs twenty microseconds a record; a wrong encoder is wrong again and again.
@@ -117,7 +132,7 @@ def damaged_places(trace: Trace) -> list[tuple[str, int, int]]:
     damaged = list(zip(*(undecodable[name].tolist() for name in ("topic", "partition", "offset")), strict=True))
     damaged += [(FUND_UPDATES, partition, offset) for partition, offset in trace.decoded.unsealed(FUND_UPDATES)]
     for topic in CHAINED_TOPICS:
-        records = chain_of(trace, topic)
+        records = trace.once(_CHAINS[topic])
         broken = rows(records, ~(array(records, "sequence_links") & array(records, "prev_hash_links")))
         damaged += list(zip(*(broken[name].tolist() for name in ("topic", "partition", "offset")), strict=True))
     for topic, partition, offset in damaged:

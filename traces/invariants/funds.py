@@ -4,7 +4,21 @@ import numpy as np
 import pandas as pd
 
 from schema.codes import EntryKind, OrderStatus, Outcome, Side
-from traces.matching_rows import Ints, array, codes, compare, group_sums, ints, is_any, is_in, repeated, rows
+from traces.derived import COMPLETION, REFUSAL
+from traces.matching_rows import (
+    Ints,
+    array,
+    codes,
+    compare,
+    group_sums,
+    ints,
+    is_any,
+    is_first,
+    is_in,
+    renamed,
+    repeated,
+    rows,
+)
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
 
@@ -24,14 +38,15 @@ def funds_conserved(trace: Trace) -> Verdict:
     entries, updates, named = trace.ledger_entries, trace.fund_updates, trace.fund_entries
     found.checked(len(entries) + len(named))
     identity = ("user_id", "asset_id", "ledger_seq", "kind", "available_delta", "locked_delta")
-    found.add(
+    found.where(
         "balance is negative",
-        rows(entries, (ints(entries, "available_after") < 0) | (ints(entries, "locked_after") < 0)),
+        entries,
+        (ints(entries, "available_after") < 0) | (ints(entries, "locked_after") < 0),
         *identity,
         "available_after",
         "locked_after",
     )
-    found.add("entry has the signs of another kind", rows(entries, _is_odd(entries)), *identity)
+    found.where("entry has the signs of another kind", entries, _is_odd(entries), *identity)
     _check_trades(trace, found)
 
     # Each output applied to each user at most once, and in the end exactly once.
@@ -45,12 +60,12 @@ def funds_conserved(trace: Trace) -> Verdict:
         }
     )
     key = (*_OUTPUT, "user_id")
-    found.add("output applied twice to a user", rows(applied, repeated(applied, key)), *key)
+    found.where("output applied twice to a user", applied, repeated(applied, key), *key)
     pending = rows(updates, ~is_in(updates, applied, key))
     if trace.has_settled:
         found.add("output never applied to a user", pending, *key, "request_id")
     if trace.begins_at_one:
-        found.add("applied what no output says", rows(applied, ~is_in(applied, updates, key)), *key)
+        found.where("applied what no output says", applied, ~is_in(applied, updates, key), *key)
 
     # Entries of the ledger against the entries that the output named, and their sum over an output.
     is_caused = ints(entries, "update_partition") >= 0
@@ -67,12 +82,12 @@ def funds_conserved(trace: Trace) -> Verdict:
     differs = np.zeros(size, dtype=bool)
     for column in ("available_delta", "locked_delta"):
         differs |= group_sums(mine, size, ints(judged, column)) != group_sums(theirs, size, ints(caused, column))
-    found.add("named by the output, applied otherwise", rows(judged, differs[mine]), *each)
-    found.add("applied, but not what the output named", rows(caused, differs[theirs]), *each)
+    found.where("named by the output, applied otherwise", judged, differs[mine], *each)
+    found.where("applied, but not what the output named", caused, differs[theirs], *each)
     complete = rows(caused, ~is_in(caused, pending, _OUTPUT))
     (output,), size = codes((*_OUTPUT, "asset_id"), complete)
     total = group_sums(output, size, ints(complete, "available_delta") + ints(complete, "locked_delta"))
-    found.add("entries of an output do not sum to zero", rows(complete, total[output] != 0), *each)
+    found.where("entries of an output do not sum to zero", complete, total[output] != 0, *each)
 
     _check_transfers(trace, found)
     return found.verdict
@@ -110,22 +125,20 @@ def locks_match_orders(trace: Trace) -> Verdict:
             "needed": np.where(is_buy, rest * ints(live, "price") * cost, rest * lot),
         }
     )
-    balances = last_entries(trace)
+    balances = trace.once(last_entries)
     final = trace.final("user_balances", 0)
     found.checked(len(balances))
     for source, frame, column in (("ledger", balances, "locked_after"), ("user_balances", final, "locked")):
         (need, have), size = codes(("user_id", "asset_id"), needs, frame)
         needed = group_sums(need, size, ints(needs, "needed"))
         locked = group_sums(have, size, ints(frame, column))
-        compared = frame.assign(locked_found=locked[have], locked_needed=needed[have])
-        found.add(
-            f"locked is not what live orders need, by the {source}",
-            rows(compared, locked[have] != needed[have]),
-            "user_id", "asset_id", "locked_found", "locked_needed",
+        found.where(
+            f"locked is not what live orders need, by the {source}", frame, locked[have] != needed[have],
+            "user_id", "asset_id", locked_found=locked[have], locked_needed=needed[have],
         )  # fmt: skip
-        found.add(
+        found.where(
             f"live order of a user without a balance, by the {source}",
-            rows(needs, ~is_in(needs, frame, ("user_id", "asset_id"))),
+            needs, ~is_in(needs, frame, ("user_id", "asset_id")),
             "user_id", "asset_id", "needed",
         )  # fmt: skip
     return found.verdict
@@ -135,20 +148,21 @@ def _check_locks(trace: Trace, found: Findings) -> None:
     """What outputs debit and release of each order, against what was locked for it."""
     locks = rows(trace.ledger_entries, ints(trace.ledger_entries, "kind") == EntryKind.LOCK)
     taken = rows(trace.fund_entries, ints(trace.fund_entries, "locked_delta") != 0)
-    ends = pd.concat([trace.completions, trace.refusals], ignore_index=True)[["user_id", "order_id"]]
+    events = trace.order_events
+    ends = rows(events, np.isin(ints(events, "event"), (COMPLETION, REFUSAL)))
     found.checked(len(locks))
     (locked, freed), size = codes(("user_id", "order_id", "asset_id"), locks, taken)
     balance = group_sums(locked, size, ints(locks, "locked_delta")) + group_sums(
         freed, size, ints(taken, "locked_delta")
     )
     which = ("user_id", "order_id", "asset_id")
-    over = rows(taken.assign(over=-balance[freed]), balance[freed] < 0)
-    found.add("more was taken from the lock than the order locked", over.drop_duplicates(list(which)), *which, "over")
+    over = (balance[freed] < 0) & is_first(freed, size)
+    found.where("more was taken from the lock than the order locked", taken, over, *which, over=-balance[freed])
     # An id that was used again has as many locks as times it was placed, and all are gone when each has ended.
     (of_lock, of_end), orders = codes(("user_id", "order_id"), locks, ends)
     has_ended = np.bincount(of_end, minlength=orders) >= np.bincount(of_lock, minlength=orders)
-    kept = rows(locks.assign(kept=balance[locked]), has_ended[of_lock] & (balance[locked] > 0))
-    found.add("order ended, but its lock was not given back whole", kept.drop_duplicates(list(which)), *which, "kept")
+    kept = has_ended[of_lock] & (balance[locked] > 0) & is_first(locked, size)
+    found.where("order ended, but its lock was not given back whole", locks, kept, *which, kept=balance[locked])
 
 
 @invariant("ledger-matches-balances")
@@ -167,20 +181,18 @@ def ledger_matches_balances(trace: Trace) -> Verdict:
     expected_seq = np.where(same, np.roll(seq, 1) + 1, 1 if trace.begins_at_one else seq)
     identity = ("user_id", "asset_id", "ledger_seq", "partition", "offset")
     ordered = entries.iloc[order]
-    found.add("ledger sequence has a gap or repeats", rows(ordered, seq != expected_seq), *identity)
+    found.where("ledger sequence has a gap or repeats", ordered, seq != expected_seq, *identity)
     for column in ("available", "locked"):
         after, delta = ints(ordered, f"{column}_after"), ints(ordered, f"{column}_delta")
         before = np.where(same, np.roll(after, 1), 0 if trace.begins_at_one else after - delta)
-        found.add(
-            f"{column} is not the balance before plus the entry", rows(ordered, after != before + delta), *identity
-        )
+        found.where(f"{column} is not the balance before plus the entry", ordered, after != before + delta, *identity)
     if trace.rows_are_due:
-        last = last_entries(trace)
+        last = trace.once(last_entries)
         if trace.manifest.audit is not None:
             key = ["user_id", "asset_id"]
             later = pd.DataFrame(trace.manifest.audit.later_accounts, columns=key, dtype=np.int64)
             last = rows(last, ~is_in(last, later, key))
-        last = last.rename(columns={"available_after": "available", "locked_after": "locked", "time_ns": "updated_at"})
+        last = renamed(last, available_after="available", locked_after="locked", time_ns="updated_at")
         last = last.assign(write_timestamp=ints(last, "ledger_seq"))
         for look, when in trace.looks:
             final = trace.final("user_balances", look)
@@ -196,13 +208,15 @@ def ledger_matches_balances(trace: Trace) -> Verdict:
                 f"user_balances is not the last entry {when}", compared.differing, "user_id", "asset_id", "differs"
             )
             negative = (ints(final, "available") < 0) | (ints(final, "locked") < 0)
-            found.add(f"negative row in user_balances {when}", rows(final, negative), "user_id", "asset_id")
+            found.where(f"negative row in user_balances {when}", final, negative, "user_id", "asset_id")
     return found.verdict
 
 
 def last_entries(trace: Trace) -> pd.DataFrame:
     """The last entry of each user and asset: the balance as the log has it."""
-    return trace.ledger_entries.drop_duplicates(["user_id", "asset_id"], keep="last")
+    entries = trace.ledger_entries
+    (account,), size = codes(("user_id", "asset_id"), entries)
+    return rows(entries, is_first(account[::-1], size)[::-1])
 
 
 def _is_odd(entries: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -244,8 +258,8 @@ def _check_trades(trace: Trace, found: Findings) -> None:
     (of_entries, of_trades), size = codes(key, named, traded)
     named_net = group_sums(of_entries, size, ints(named, "available_delta") + ints(named, "locked_delta"))
     differs = named_net != group_sums(of_trades, size, ints(traded, "net"))
-    found.add("funds moved that no trade moved", rows(named, differs[of_entries]), *key, "order_id", "kind")
-    found.add("trade did not move its funds", rows(traded, differs[of_trades]), *key, "net")
+    found.where("funds moved that no trade moved", named, differs[of_entries], *key, "order_id", "kind")
+    found.where("trade did not move its funds", traded, differs[of_trades], *key, "net")
 
 
 def _check_transfers(trace: Trace, found: Findings) -> None:
@@ -270,7 +284,7 @@ def _check_transfers(trace: Trace, found: Findings) -> None:
     found.add("transfer moved twice", compared.repeated, *where)
     found.add("transfer moved something else", compared.differing, *where, "differs")
     if trace.has_settled and trace.begins_at_one:
-        _check_total(found, "ledger", last_entries(trace), ("available_after", "locked_after"), expected, moved)
+        _check_total(found, "ledger", trace.once(last_entries), ("available_after", "locked_after"), expected, moved)
         _check_total(found, "user_balances", trace.final("user_balances", 0), ("available", "locked"), expected, moved)
 
 

@@ -12,6 +12,7 @@ from traces.matching_rows import (
     codes,
     compare,
     compare_numbered,
+    count,
     find,
     ints,
     is_any,
@@ -43,27 +44,27 @@ def placement_accounted(trace: Trace) -> Verdict:
     found = Findings()
     if not trace.rows_are_due:
         return found.verdict
-    orders = trace.judged_by_row(trace.placements.drop_duplicates("order_id"))
+    orders = trace.judged_by_row(trace.once(first_placements))
     placed = ints(orders, "order_id")
-    completions = _count(placed, ints(trace.completions, "order_id"))
+    completions = count(placed, ints(trace.completions, "order_id"))
     found.checked(len(orders))
-    found.add("more than one completion", rows(orders, completions > 1), *IDENTITY)
+    found.where("more than one completion", orders, completions > 1, *IDENTITY)
     for look, when in trace.looks:
         table = trace.final("active_orders", look)
         live = rows(table, np.isin(ints(table, "status"), LIVE_STATUSES))
-        live_rows = _count(placed, ints(live, "order_id"))
-        found.add(f"completed, but has a live row {when}", rows(orders, (completions > 0) & (live_rows > 0)), *IDENTITY)
-        found.add(
-            f"no completion and no live row {when}", rows(orders, (completions == 0) & (live_rows == 0)), *IDENTITY
-        )
-        found.add(
+        live_rows = count(placed, ints(live, "order_id"))
+        found.where(f"completed, but has a live row {when}", orders, (completions > 0) & (live_rows > 0), *IDENTITY)
+        found.where(f"no completion and no live row {when}", orders, (completions == 0) & (live_rows == 0), *IDENTITY)
+        found.where(
             f"no completion and more than one live row {when}",
-            rows(orders, (completions == 0) & (live_rows > 1)),
+            orders,
+            (completions == 0) & (live_rows > 1),
             *IDENTITY,
         )
-        found.add(
+        found.where(
             f"live row would expire {when}",
-            rows(live, ints(live, "ttl") >= 0),
+            live,
+            ints(live, "ttl") >= 0,
             "order_id",
             "user_id",
             "symbol_id",
@@ -83,7 +84,8 @@ def lifecycle_matches_reference(trace: Trace) -> Verdict:
     expected, partitions = trace.reference
     if not partitions:
         return found.verdict
-    outputs = rows(trace.outputs, np.isin(ints(trace.outputs, "partition"), partitions))
+    judged = np.isin(ints(trace.outputs, "partition"), partitions)
+    outputs = rows(trace.outputs, judged)
     actual_events = _with_input(trace.order_events, outputs)
     events = compare(expected.events, actual_events, ("partition", "input_offset", "event", "order_id"), STATE_COLUMNS)
     found.checked(len(expected.events))
@@ -108,7 +110,7 @@ def lifecycle_matches_reference(trace: Trace) -> Verdict:
     found.add("trade has another content", trades.differing, *where, "output_seq", "differs")
     verdicts = compare(
         expected.outputs,
-        verdicts_of(trace, outputs),
+        rows(trace.once(decided_outputs), judged),
         ("partition", "input_offset"),
         ("time_ns", "verdict", "verdict_reason"),
     )
@@ -138,24 +140,25 @@ def completion_once(trace: Trace) -> Verdict:
     completions = rows(events, ints(events, "event") == COMPLETION)
     found.checked(len(ended))
     where = ("order_id", "user_id", "symbol_id", "partition")
-    times = _count(ended_ids, ints(completions, "order_id"))
-    found.add("ended without a completion", rows(ended, times == 0), *where, "input_offset", "reason")
-    found.add("ended with more than one completion", rows(ended, times > 1), *where, "input_offset", "reason")
-    found.add(
+    times = count(ended_ids, ints(completions, "order_id"))
+    found.where("ended without a completion", ended, times == 0, *where, "input_offset", "reason")
+    found.where("ended with more than one completion", ended, times > 1, *where, "input_offset", "reason")
+    found.where(
         "completion of an order that has not ended",
-        rows(completions, ~np.isin(ints(completions, "order_id"), ended_ids)),
+        completions,
+        ~np.isin(ints(completions, "order_id"), ended_ids),
         *IDENTITY,
         "reason",
     )
-    placed = _count(ints(completions, "order_id"), ints(placements, "order_id"))
-    found.add("completion of an order that was never placed", rows(completions, placed == 0), *IDENTITY)
-    found.add("completion of an order that was placed more than once", rows(completions, placed > 1), *IDENTITY)
+    placed = count(ints(completions, "order_id"), ints(placements, "order_id"))
+    found.where("completion of an order that was never placed", completions, placed == 0, *IDENTITY)
+    found.where("completion of an order that was placed more than once", completions, placed > 1, *IDENTITY)
     at = find(ints(completions, "order_id"), ints(placements, "order_id"))
     known = at >= 0
     placed_seq = np.zeros(len(completions), dtype=np.int64)
     placed_seq[known] = ints(placements, "output_seq")[at[known]]
     late = known & (placed_seq > ints(completions, "output_seq"))
-    found.add("completion before the placement", rows(completions, late), *IDENTITY)
+    found.where("completion before the placement", completions, late, *IDENTITY)
     return found.verdict
 
 
@@ -197,24 +200,23 @@ def fills_add_up(trace: Trace) -> Verdict:
         ("filled_quote", "quote_amount", "filled quote amount is not the sum of the trades"),
     ):
         running = np.concatenate([[0], np.cumsum(ints(fills, of_trade)[order])])
-        found.add(what, rows(events, ints(events, column) != running[upto] - running[first]), *where)
-    found.add(
-        "filled over its quantity", rows(events, ints(events, "filled_quantity") > ints(events, "quantity")), *where
-    )
+        found.where(what, events, ints(events, column) != running[upto] - running[first], *where)
+    found.where("filled over its quantity", events, ints(events, "filled_quantity") > ints(events, "quantity"), *where)
 
     which = ("trade_id", "symbol_id", "partition", "output_seq")
-    found.add("trade of no lots", rows(trades, ints(trades, "quantity") <= 0), *which)
+    found.where("trade of no lots", trades, ints(trades, "quantity") <= 0, *which)
     cost = _per_symbol(trace, ints(trades, "symbol_id"), "tick_lot_atoms")
-    found.add(
+    found.where(
         "trade does not cost price times quantity",
-        rows(trades, ints(trades, "quote_amount") != ints(trades, "price") * ints(trades, "quantity") * cost),
+        trades,
+        ints(trades, "quote_amount") != ints(trades, "price") * ints(trades, "quantity") * cost,
         *which,
     )
-    found.add("trade id used twice", rows(trades, repeated(trades, ("partition", "trade_id"))), *which)
+    found.where("trade id used twice", trades, repeated(trades, ("partition", "trade_id")), *which)
     placements = trace.placements
     at = find(ints(fills, "order_id"), ints(placements, "order_id"))
     if trace.begins_at_one:
-        found.add("trade of an order that was never placed", rows(fills, at < 0), "order_id", "user_id", *which)
+        found.where("trade of an order that was never placed", fills, at < 0, "order_id", "user_id", *which)
     traded, of = rows(fills, at >= 0), placements.iloc[at[at >= 0]]
     limit = ints(of, "order_type") == OrderType.LIMIT
     worse = np.where(
@@ -222,9 +224,9 @@ def fills_add_up(trace: Trace) -> Verdict:
         ints(traded, "price") > ints(of, "price"),
         ints(traded, "price") < ints(of, "price"),
     )
-    found.add("traded beyond its limit price", rows(traded, limit & worse), "order_id", "user_id", *which, "price")
+    found.where("traded beyond its limit price", traded, limit & worse, "order_id", "user_id", *which, "price")
     other = (ints(traded, "user_id") != ints(of, "user_id")) | (ints(traded, "symbol_id") != ints(of, "symbol_id"))
-    found.add("trade names another user or symbol than the order's", rows(traded, other), "order_id", "user_id", *which)
+    found.where("trade names another user or symbol than the order's", traded, other, "order_id", "user_id", *which)
     return found.verdict
 
 
@@ -236,7 +238,7 @@ def cancel_honoured(trace: Trace) -> Verdict:
     The verdict that a client was told is the engine's.
     """
     found = Findings()
-    outputs = verdicts_of(trace, trace.outputs)
+    outputs = trace.once(decided_outputs)
     commands = array(outputs, "command")
     verdict = ints(outputs, "verdict")
     where = ("request_id", "order_id", "user_id", "symbol_id", "partition", "output_seq")
@@ -245,9 +247,10 @@ def cancel_honoured(trace: Trace) -> Verdict:
     cancelled = rows(outputs, (commands == "cancel") & (verdict == Code.CANCELLED))
     found.checked(len(cancelled))
     by_user = rows(completions, ints(completions, "reason") == Reason.CANCELLED_BY_USER)
-    found.add(
+    found.where(
         "cancelled, but not completed by this cancel",
-        rows(cancelled, ~is_in(cancelled, by_user, ("partition", "output_seq", "order_id"))),
+        cancelled,
+        ~is_in(cancelled, by_user, ("partition", "output_seq", "order_id")),
         *where,
     )
     trades = trace.trades
@@ -261,7 +264,7 @@ def cancel_honoured(trace: Trace) -> Verdict:
     (mine, theirs), size = codes(("partition", "order_id"), cancelled, last_trade)
     latest = np.full(size, -1, dtype=np.int64)
     np.maximum.at(latest, theirs, ints(last_trade, "output_seq"))
-    found.add("a trade follows the cancel", rows(cancelled, latest[mine] >= ints(cancelled, "output_seq")), *where)
+    found.where("a trade follows the cancel", cancelled, latest[mine] >= ints(cancelled, "output_seq"), *where)
 
     # What is too late may be a cancel, a reduce or a replace; it names the order that is no longer live.
     late = rows(outputs, verdict == Code.TOO_LATE)
@@ -272,7 +275,7 @@ def cancel_honoured(trace: Trace) -> Verdict:
     first = _first_seq(named, trace.placements)
     ended = _first_seq(named, completions)
     seq = ints(late, "output_seq")
-    found.add("too late, but the order is live", rows(late, (first < seq) & ~(ended < seq)), *where, "target_order_id")
+    found.where("too late, but the order is live", late, (first < seq) & ~(ended < seq), *where, "target_order_id")
 
     answers = trace.events("client_answers", *ANSWER_COLUMNS)
     is_told = (ints(answers, "verdict") != 0) & is_any(answers, "command", "cancel")
@@ -291,6 +294,12 @@ def cancel_honoured(trace: Trace) -> Verdict:
     return found.verdict
 
 
+def first_placements(trace: Trace) -> pd.DataFrame:
+    """The first placement of each order id."""
+    (order,), size = codes(("order_id",), trace.placements)
+    return rows(trace.placements, is_first(order, size))
+
+
 class RequestNumbers:
     """The outputs, the clients' answers and the balance events, by the request (user and request id) they are about:
     equal numbers for equal requests. Comparing texts is dear, and many rules go by it."""
@@ -301,9 +310,9 @@ class RequestNumbers:
         (self.outputs, self.answers, self.balance_events), self.size = codes(("user_id", "request_id"), *frames)
 
 
-def verdicts_of(trace: Trace, outputs: pd.DataFrame) -> pd.DataFrame:
-    """Outputs with the `verdict` and `verdict_reason` that they give their submitter; 0 where they give none."""
-    updates = trace.fund_updates
+def decided_outputs(trace: Trace) -> pd.DataFrame:
+    """All outputs with the `verdict` and `verdict_reason` that they give their submitter; 0 where they give none."""
+    outputs, updates = trace.outputs, trace.fund_updates
     told = rows(updates, array(updates, "request_id") != "")
     (mine, theirs), size = codes(("partition", "offset"), outputs, told)
     verdict, reason = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
@@ -318,12 +327,6 @@ def _with_input(events: pd.DataFrame, outputs: pd.DataFrame) -> pd.DataFrame:
     caused[theirs] = ints(outputs, "input_offset")
     input_offset = caused[mine]
     return rows(events.assign(input_offset=input_offset), input_offset >= 0)
-
-
-def _count(wanted: Ints, values: Ints) -> Ints:
-    """How often each wanted value occurs in `values`."""
-    ordered = np.sort(values)
-    return np.searchsorted(ordered, wanted, side="right") - np.searchsorted(ordered, wanted)
 
 
 def _first_seq(orders: pd.DataFrame, events: pd.DataFrame) -> Ints:

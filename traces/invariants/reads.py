@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from schema.codes import LIVE_STATUSES
-from traces.matching_rows import Ints, array, codes, compare, find, ints, repeated, rows
+from schema.codes import LIVE_STATUSES, OrderStatus
+from traces.invariants.lifecycle import first_placements
+from traces.matching_rows import Ints, array, codes, compare, count, find, ints, is_first, renamed, repeated, rows
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
 
@@ -32,19 +33,16 @@ def reads_complete(trace: Trace) -> Verdict:
     at = find(ints(answers, "read_id"), ints(lists, "read_id"))
     listed, of = rows(answers, at >= 0), lists.iloc[at[at >= 0]]
     where = ("read_id", "user_id", "symbol_id", "order_id", "revision", "status")
-    found.add(
-        "finished order in a list of live ones", rows(listed, ~np.isin(ints(listed, "status"), LIVE_STATUSES)), *where
+    found.where(
+        "finished order in a list of live ones", listed, ~np.isin(ints(listed, "status"), LIVE_STATUSES), *where
     )
-    found.add("order twice in one answer", rows(listed, repeated(listed, ("read_id", "order_id"))), *where)
+    found.where("order twice in one answer", listed, repeated(listed, ("read_id", "order_id")), *where)
     asked = ints(of, "symbol_id")
-    found.add(
-        "order of a symbol not asked for", rows(listed, (asked != 0) & (asked != ints(listed, "symbol_id"))), *where
-    )
+    found.where("order of a symbol not asked for", listed, (asked != 0) & (asked != ints(listed, "symbol_id")), *where)
     _check_newest_first(found, listed)
     _check_content(trace, found, answers)
-    counts = pd.Series(ints(listed, "read_id")).value_counts()
-    announced = counts.reindex(ints(lists, "read_id"), fill_value=0).to_numpy()
-    found.add("answer is not all there", rows(lists, announced != ints(lists, "rows")), "read_id", "user_id", "rows")
+    announced = count(ints(lists, "read_id"), ints(listed, "read_id"))
+    found.where("answer is not all there", lists, announced != ints(lists, "rows"), "read_id", "user_id", "rows")
     _check_complete(trace, found, lists, listed)
     _check_singles(trace, found, singles, answers)
     return found.verdict
@@ -59,13 +57,13 @@ def reads_own_user(trace: Trace) -> Verdict:
     found.checked(len(answers))
     at = find(ints(answers, "read_id"), ints(reads, "read_id"))
     where = ("read_id", "user_id", "order_id", "symbol_id")
-    found.add("row of an answer that no read asked for", rows(answers, at < 0), *where)
+    found.where("row of an answer that no read asked for", answers, at < 0, *where)
     asker = np.where(at >= 0, ints(reads, "user_id")[at] if len(reads) else -1, -1)
-    found.add("another user's row", rows(answers, (at >= 0) & (asker != ints(answers, "user_id"))), *where)
+    found.where("another user's row", answers, (at >= 0) & (asker != ints(answers, "user_id")), *where)
     orders = trace.placements
     owner_at = find(ints(answers, "order_id"), ints(orders, "order_id"))
     owner = np.where(owner_at >= 0, ints(orders, "user_id")[owner_at] if len(orders) else -1, -1)
-    found.add("another user's order", rows(answers, (at >= 0) & (owner_at >= 0) & (owner != asker)), *where)
+    found.where("another user's order", answers, (at >= 0) & (owner_at >= 0) & (owner != asker), *where)
     return found.verdict
 
 
@@ -95,16 +93,8 @@ def no_resurrection(trace: Trace) -> Verdict:
     same = (before >= 0) & (order[by_answer][before] == order)
     known = np.where(same, highest[before], 0)
     found.checked(int(same.sum()))
-    back = seen.assign(seen_revision=known)
-    found.add(
-        "revision went back",
-        rows(back, known > revision),
-        "order_id",
-        "user_id",
-        "read_id",
-        "revision",
-        "seen_revision",
-    )
+    which = ("order_id", "user_id", "read_id", "revision")
+    found.where("revision went back", seen, known > revision, *which, seen_revision=known)
     return found.verdict
 
 
@@ -119,9 +109,10 @@ def _check_content(trace: Trace, found: Findings, answers: pd.DataFrame) -> None
     """Each row of an answer is what some event said. Orders that never lived are in the history only."""
     if not trace.begins_at_one:
         return
-    events = trace.order_events.rename(columns={"created_at_ns": "created_at"})
-    lived = answers if not len(answers) else rows(answers, ~np.isin(ints(answers, "status"), (4,)))
-    unique = events.drop_duplicates(["order_id", "revision"])
+    events = renamed(trace.order_events, created_at_ns="created_at")
+    lived = rows(answers, ints(answers, "status") != OrderStatus.REJECTED)
+    (state,), size = codes(("order_id", "revision"), events)
+    unique = rows(events, is_first(state, size))
     compared = compare(
         unique,
         lived,
@@ -135,11 +126,12 @@ def _check_content(trace: Trace, found: Findings, answers: pd.DataFrame) -> None
 
 def _written(trace: Trace, table: str) -> pd.DataFrame:
     """Inserts into a table of orders; the write timestamp is the order's revision."""
-    written = trace.once(_inserts)
+    written = trace.once(written_rows)
     return rows(written, array(written, "table") == table)
 
 
-def _inserts(trace: Trace) -> pd.DataFrame:
+def written_rows(trace: Trace) -> pd.DataFrame:
+    """The statements that inserted rows of orders."""
     columns = ("table", "order_id", "write_timestamp", "outcome", "started_t", "t")
     cql = trace.events("cql", "operation", *columns)
     operation, distinct = pd.factorize(array(cql, "operation"))
@@ -158,7 +150,7 @@ def _first_per_order(placed: Ints, orders: Ints, moments: Ints) -> Ints:
 
 def _live_times(trace: Trace) -> pd.DataFrame:
     """For each placed order: since when its row is surely there, and until when it surely still counts as live."""
-    orders = trace.placements.drop_duplicates("order_id").reset_index(drop=True)
+    orders = trace.once(first_placements).reset_index(drop=True)
     placed = ints(orders, "order_id")
     inserts = _written(trace, "active_orders")
     completions = trace.completions
@@ -254,8 +246,8 @@ def _check_singles(trace: Trace, found: Findings, singles: pd.DataFrame, answers
         written = rows(written, array(written, "outcome") == "ok")
         since = np.maximum(since, _first_per_order(unique, ints(written, "order_id"), ints(written, "t"))[inverse])
     answered = np.isin(ints(mine, "read_id"), ints(answers, "read_id"))
-    found.add(
-        "order was not found", rows(mine, (since < ints(mine, "asked_t")) & ~answered), "read_id", "user_id", "order_id"
+    found.where(
+        "order was not found", mine, (since < ints(mine, "asked_t")) & ~answered, "read_id", "user_id", "order_id"
     )
 
 

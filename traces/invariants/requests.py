@@ -5,8 +5,20 @@ import pandas as pd
 
 from schema.codes import Outcome, Reason
 from schema.topics import FUND_UPDATES, ORDER_REQUESTS, ORDER_RESPONSES, VALIDATED_ORDERS
-from traces.invariants.lifecycle import ANSWER_COLUMNS, RequestNumbers, verdicts_of
-from traces.matching_rows import Mask, array, codes, compare_numbered, ints, is_any, is_first, is_in, repeated, rows
+from traces.invariants.lifecycle import ANSWER_COLUMNS, RequestNumbers, decided_outputs
+from traces.matching_rows import (
+    Mask,
+    array,
+    codes,
+    compare_numbered,
+    ints,
+    is_any,
+    is_first,
+    is_in,
+    renamed,
+    repeated,
+    rows,
+)
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
 
@@ -25,15 +37,15 @@ def no_lost_ack(trace: Trace) -> Verdict:
     in the dead letters.
     """
     found = Findings()
-    outputs = verdicts_of(trace, trace.outputs)
+    outputs = trace.once(decided_outputs)
     answers = trace.events("client_answers", *ANSWER_COLUMNS)
     request = ("user_id", "request_id")
     where = (*request, "order_id", "partition", "output_seq")
     numbers = trace.once(RequestNumbers)
     times = np.bincount(numbers.outputs, minlength=numbers.size)
-    found.add("request is the input of more than one output", rows(outputs, times[numbers.outputs] > 1), *where)
+    found.where("request is the input of more than one output", outputs, times[numbers.outputs] > 1, *where)
     inputs = ("input_topic", "input_partition", "input_offset")
-    found.add("record is the input of more than one output", rows(outputs, repeated(outputs, inputs)), *where)
+    found.where("record is the input of more than one output", outputs, repeated(outputs, inputs), *where)
 
     outcome = array(answers, "outcome")
     for_engine = is_any(answers, "command", *_ORDER_COMMANDS)
@@ -44,11 +56,9 @@ def no_lost_ack(trace: Trace) -> Verdict:
     found.checked(len(accepted) + len(rejected))
     which = (*request, "attempt", "command", "order_id")
     if trace.has_settled and trace.begins_at_one:
-        found.add(
-            "accepted, but the input of no output", rows(accepted, times[numbers.answers[is_accepted]] == 0), *which
-        )
+        found.where("accepted, but the input of no output", accepted, times[numbers.answers[is_accepted]] == 0, *which)
     never = (ints(rejected, "verdict") == 0) & (times[numbers.answers[is_rejected]] > 0)
-    found.add("rejected, but the input of an output", rows(rejected, never), *which)
+    found.where("rejected, but the input of an output", rejected, never, *which)
     _check_answers(found, numbers, outputs, answers, is_accepted)
     _check_transfers(trace, found, numbers, answers, ~for_engine & (outcome == "accepted"))
     _check_balance_core(trace, found)
@@ -96,7 +106,7 @@ def _check_transfers(
     if len(twice):
         (same,), _ = codes(which, twice)
         soon = np.r_[False, (same[1:] == same[:-1]) & (np.diff(ints(twice, "time_ns")) < _REMEMBERED_NS)]
-        found.add("request accepted twice", rows(twice, soon), *which, "command", "partition", "offset")
+        found.where("request accepted twice", twice, soon, *which, "command", "partition", "offset")
 
 
 def _check_balance_core(trace: Trace, found: Findings) -> None:
@@ -104,9 +114,10 @@ def _check_balance_core(trace: Trace, found: Findings) -> None:
     events = trace.balance_events
     places = ("input_topic", "input_partition", "input_offset")
     found.checked(len(events))
-    found.add(
+    found.where(
         "input decided twice by the balance core",
-        rows(events, repeated(events, places)),
+        events,
+        repeated(events, places),
         "partition",
         "offset",
         *places,
@@ -118,17 +129,15 @@ def _check_balance_core(trace: Trace, found: Findings) -> None:
     source = ("source_partition", "source_sequence")
     which = ("user_id", "request_id", "command", "order_id", "partition", "sequence")
     validated = trace.validated
-    found.add(
-        "accepted twice into the engine's input", rows(validated, repeated(validated, source)), *source, "order_id"
-    )
+    found.where("accepted twice into the engine's input", validated, repeated(validated, source), *source, "order_id")
     if trace.begins_at_one:
         unknown = rows(outputs, ~is_in(outputs, sent, source))
         found.add("output for what the balance core never accepted", unknown, "partition", "output_seq", "request_id")
     if not trace.has_settled or not trace.begins_at_one:
         return
-    found.add("accepted by the balance core, but without an output", rows(sent, ~is_in(sent, outputs, source)), *which)
+    found.where("accepted by the balance core, but without an output", sent, ~is_in(sent, outputs, source), *which)
     for topic in (ORDER_REQUESTS, FUND_UPDATES):
-        waiting = trace.decoded.places(topic).rename(columns={"partition": "input_partition", "offset": "input_offset"})
+        waiting = renamed(trace.decoded.places(topic), partition="input_partition", offset="input_offset")
         waiting = waiting.assign(input_topic=pd.Series([topic] * len(waiting), dtype=object))
         undecided = rows(waiting, ~is_in(waiting, events, places))
         found.add("input was never decided by the balance core", undecided, *places)
@@ -162,12 +171,9 @@ def _check_sent(trace: Trace, found: Findings) -> None:
                 )
     undecodable = rows(events, (array(events, "command") == "") & (ints(events, "update_partition") < 0))
     letters = trace.dead_letters
-    source = letters.rename(
-        columns={
-            "source_topic": "input_topic", "source_partition": "input_partition", "source_offset": "input_offset",
-            "partition": "letter_partition", "offset": "letter_offset",
-        }
-    )  # fmt: skip
+    source = renamed(
+        letters, source_topic="input_topic", source_partition="input_partition", source_offset="input_offset"
+    )
     places = ("input_topic", "input_partition", "input_offset")
     lost = rows(undecodable, ~is_in(undecodable, source, places))
     found.add("request that does not decode is not in the dead letters", lost, *places)

@@ -12,7 +12,7 @@ from schema.codes import OrderStatus, OrderType, Outcome, Reason
 from schema.identifiers import INT64_MAX
 from schema.tables import FINISHED_ROW_TTL_S
 from schema.topics import BALANCE_EVENTS, ENGINE_OUTPUTS
-from traces.matching_rows import Ints, Mask, array, compare, find, ints, is_in, repeated, rows
+from traces.matching_rows import Ints, Mask, array, compare, find, ints, is_in, renamed, repeated, rows
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
 
@@ -67,7 +67,7 @@ def rows_complete(trace: Trace) -> Verdict:
         ):
             found.checked(len(expected))
             identity = dict.fromkeys((*key, *(name for name in ("user_id", "order_id") if name in expected)))
-            found.add(f"{what} {when}", rows(expected, ~is_in(expected, table, key)), *identity)
+            found.where(f"{what} {when}", expected, ~is_in(expected, table, key), *identity)
         _check_expiry(trace, found, look, rows(orders, final), active, lookup)
         _check_progress(trace, found, look, when)
     return found.verdict
@@ -101,7 +101,7 @@ def row_matches_engine(trace: Trace) -> Verdict:
             identity = dict.fromkeys((*key, "user_id"))
             found.add(f"row of {table} is not the last word {when}", compared.differing, *identity, "differs")
             if table in ("order_history", "user_trades", "balance_ledger"):
-                found.add(f"row of {table} would expire {when}", rows(final, ints(final, "ttl") >= 0), *identity, "ttl")
+                found.where(f"row of {table} would expire {when}", final, ints(final, "ttl") >= 0, *identity, "ttl")
     return found.verdict
 
 
@@ -124,13 +124,13 @@ def no_phantom_row(trace: Trace) -> Verdict:
         for look, when in trace.looks:
             final = trace.final(table, look)
             found.checked(len(final))
-            found.add(f"row of {table} without an event {when}", rows(final, ~is_in(final, events, key)), *key)
+            found.where(f"row of {table} without an event {when}", final, ~is_in(final, events, key), *key)
     key = ("topic", "partition_id", "sequence", "hash", "next_offset")
     for look, when in trace.looks:
         final = trace.final("settlement_progress", look)
         found.checked(len(final))
         events = chained_records(trace, ints(final, "hash"))
-        found.add(f"row of settlement_progress without an event {when}", rows(final, ~is_in(final, events, key)), *key)
+        found.where(f"row of settlement_progress without an event {when}", final, ~is_in(final, events, key), *key)
     return found.verdict
 
 
@@ -141,20 +141,20 @@ def one_row_per_order(trace: Trace) -> Verdict:
     for look, when in trace.looks:
         active, lookup = trace.final("active_orders", look), trace.final("order_lookup", look)
         found.checked(len(active))
-        found.add(f"order with more than one row {when}", rows(active, repeated(active, ("order_id",))), *ROW_KEY)
-        found.add(f"order with more than one lookup {when}", rows(lookup, repeated(lookup, ("order_id",))), *ROW_KEY)
+        found.where(f"order with more than one row {when}", active, repeated(active, ("order_id",)), *ROW_KEY)
+        found.where(f"order with more than one lookup {when}", lookup, repeated(lookup, ("order_id",)), *ROW_KEY)
         at = find(ints(active, "order_id"), ints(lookup, "order_id"))
         # A finished order's two rows expire each for itself; only a live one must have its lookup for ever.
         live = np.isin(ints(active, "status"), (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED))
-        found.add(f"row without a lookup {when}", rows(active, (at < 0) & (live | (look == 0))), *ROW_KEY)
+        found.where(f"row without a lookup {when}", active, (at < 0) & (live | (look == 0)), *ROW_KEY)
         pointed = lookup.iloc[at[at >= 0]]
         row = rows(active, at >= 0)
         astray = np.zeros(len(row), dtype=bool)
         for column in ROW_KEY[:3]:
             astray |= ints(pointed, column) != ints(row, column)
-        found.add(f"lookup points at another row {when}", rows(row, astray), *ROW_KEY)
+        found.where(f"lookup points at another row {when}", row, astray, *ROW_KEY)
         nowhere = ~np.isin(ints(lookup, "order_id"), ints(active, "order_id"))
-        found.add(f"lookup points at no row {when}", rows(lookup, nowhere & (look == 0)), *ROW_KEY)
+        found.where(f"lookup points at no row {when}", lookup, nowhere & (look == 0), *ROW_KEY)
     return found.verdict
 
 
@@ -246,9 +246,8 @@ def expected_trade_sides(trace: Trace) -> pd.DataFrame:
 def expected_ledger(trace: Trace) -> pd.DataFrame:
     """The rows of balance_ledger: one for each entry."""
     entries = trace.ledger_entries
-    return entries.rename(
-        columns={"time_ns": "recorded_at", "partition": "user_partition", "sequence": "event_seq"}
-    ).assign(write_timestamp=ints(entries, "ledger_seq"))
+    rows_of = renamed(entries, time_ns="recorded_at", partition="user_partition", sequence="event_seq")
+    return rows_of.assign(write_timestamp=ints(entries, "ledger_seq"))
 
 
 def chained_records(trace: Trace, hashes: Ints) -> pd.DataFrame:
@@ -284,8 +283,8 @@ def _progress_at(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 def _as_rows(events: pd.DataFrame) -> pd.DataFrame:
     """Order events as rows: the tables' names for the times, and the revision as write timestamp."""
-    renamed = events.rename(columns={"created_at_ns": "created_at", "updated_at_ns": "updated_at"})
-    return renamed.assign(write_timestamp=ints(events, "revision"))
+    found = renamed(events, created_at_ns="created_at", updated_at_ns="updated_at")
+    return found.assign(write_timestamp=ints(events, "revision"))
 
 
 def _check_expiry(
@@ -300,12 +299,10 @@ def _check_expiry(
         if look == 0:
             # Clocks that a fault has set apart may lengthen a time to live, but never make it endless.
             wrong = ttl < 0 if clock_was_wrong else too_long
-            found.add(f"finished order's row of {name} would not expire in time", rows(left, wrong), "order_id", "ttl")
+            found.where(f"finished order's row of {name} would not expire in time", left, wrong, "order_id", "ttl")
         else:
             wrong = ttl < 0 if clock_was_wrong else np.ones(len(left), dtype=bool)
-            found.add(
-                f"finished order's row of {name} is still there 25 hours later", rows(left, wrong), "order_id", "ttl"
-            )
+            found.where(f"finished order's row of {name} is still there 25 hours later", left, wrong, "order_id", "ttl")
 
 
 def _check_progress(trace: Trace, found: Findings, look: int, when: str) -> None:

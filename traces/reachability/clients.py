@@ -4,7 +4,7 @@ import numpy as np
 
 from schema.codes import LIVE_STATUSES, Reason
 from schema.topics import BALANCE_EVENTS
-from traces.matching_rows import array, codes, find, first_places, ints, is_any, rows
+from traces.matching_rows import array, codes, find, first_places, ints, is_any, renamed, rows
 from traces.reachability.goals import goal
 from traces.reachability.log import each_record
 from traces.trace import Trace
@@ -133,7 +133,7 @@ def users_traded_across_gateways(trace: Trace) -> int:
     placements, trades = trace.placements, trace.trades
     if not len(trades):
         return 0
-    (said, done), size = codes(_REQUEST, placed, placements.rename(columns={"client_order_id": "request_id"}))
+    (said, done), size = codes(_REQUEST, placed, renamed(placements, client_order_id="request_id"))
     gateway = np.empty(size, dtype=object)
     gateway[said] = array(placed, "host")
     by_order = dict(zip(ints(placements, "order_id").tolist(), gateway[done].tolist(), strict=True))
