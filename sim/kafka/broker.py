@@ -122,7 +122,7 @@ class BrokerRequests:
                     partition.ack_waiters.append((end, waiting))
                 continue
             # A client keeps its batch for a retry, and a batch belongs to one log: append a copy.
-            stored = self._cluster.faults.altered(tp, batch) if self._cluster.faults.alterations else batch.copy()
+            stored = self._cluster.faults.altered(tp, batch) if self._cluster.faults.alterations else batch.to_store()
             results[tp] = (None, log.append(stored, now), log.start_offset)
             self._emit(partition, stored, now)
             if self._cluster.faults.losses:
@@ -227,15 +227,14 @@ class BrokerRequests:
             return
         assert partition.leader is not None
         topic, number = partition.tp
-        records = batch.records
-        digest = xxhash.xxh3_64_intdigest(b"".join([value or b"" for _, _, value, _ in records]))
+        digest = xxhash.xxh3_64_intdigest(b"".join([value or b"" for value in batch.values()]))
         self._emit_produced(
             now,
             partition.broker_names[partition.leader],
             topic,
             number,
             batch.base_offset,
-            len(records),
+            len(batch.records),
             batch.producer_id,
             batch.producer_epoch,
             batch.transactional,

@@ -143,7 +143,7 @@ class KafkaCluster:
             log = self.partitions[tp].log
             for batch in log.committed_batches():
                 offset = batch.base_offset
-                for timestamp_ms, key, value, _ in batch.records:
+                for timestamp_ms, key, value, _ in batch.rows():
                     if offset >= log.start_offset:
                         yield tp.partition, offset, batch.appended_ns, timestamp_ms, batch.producer_id, key, value
                     offset += 1

@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from asyncio import Future
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -49,7 +49,7 @@ from aiokafka.util import commit_structure_validate
 
 from sim.clock import NEVER_NS, NS_PER_MS, NS_PER_SECOND
 from sim.kafka.broker import EARLIEST, LATEST, Fetched
-from sim.kafka.log import ABORTED, DATA, Batch
+from sim.kafka.log import ABORTED, DATA, MIXED, Batch, Record
 from sim.kafka.membership import AssignorType, GroupMembership
 from sim.kafka.settings import UnsupportedSetting, refuse_unsupported
 from sim.kafka.subscription import Assignment, PartitionSet, PartitionState, SubscriptionState
@@ -110,22 +110,43 @@ class _Buffer(msgspec.Struct, eq=False):
                     records = records[first : first + count]
                 left -= count
                 # Once per record of the run and each of its readers.
-                found = [
-                    ConsumerRecord(
-                        topic,
-                        partition,
-                        at,
-                        timestamp_ms,
-                        0,
-                        key,
-                        value,
-                        None,
-                        -1 if key is None else len(key),
-                        -1 if value is None else len(value),
-                        headers,
-                    )
-                    for at, (timestamp_ms, key, value, headers) in enumerate(records, offset)
-                ]
+                stamp_ms = batch.stamp_ms
+                if stamp_ms == MIXED:
+                    found = [
+                        ConsumerRecord(
+                            topic,
+                            partition,
+                            at,
+                            timestamp_ms,
+                            0,
+                            key,
+                            value,
+                            None,
+                            -1 if key is None else len(key),
+                            -1 if value is None else len(value),
+                            headers,
+                        )
+                        for at, (timestamp_ms, key, value, headers) in enumerate(
+                            cast("Sequence[Record]", records), offset
+                        )
+                    ]
+                else:
+                    found = [
+                        ConsumerRecord(
+                            topic,
+                            partition,
+                            at,
+                            stamp_ms,
+                            0,
+                            None,
+                            value,
+                            None,
+                            -1,
+                            -1 if value is None else len(value),
+                            (),
+                        )
+                        for at, value in enumerate(cast("Sequence[bytes | None]", records), offset)
+                    ]
                 if key_of is not None or value_of is not None:
                     _deserialize(found, key_of, value_of)
                 taken += found

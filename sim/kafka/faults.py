@@ -213,14 +213,14 @@ class KafkaFaults:
 
     def altered(self, tp: TopicPartition, batch: Batch) -> Batch:
         """The batch as it is stored: a copy, with one record altered if that is on for its partition."""
-        stored = batch.copy()
         pending = self.alterations.get(tp)
         if not pending:
-            return stored
+            return batch.to_store()
         how = pending.pop(0)
         if not pending:
             del self.alterations[tp]
-        records = list(batch.records)
+        stored = batch.copy()
+        records = list(batch.rows())
         index = self._stream.below(len(records))
         timestamp_ms, key, value, headers = records[index]
         records[index] = self._spoil(how, timestamp_ms, key, value or b"\x00", headers)

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
+from typing import TypeAlias, cast
 
 import msgspec
 from aiokafka.errors import BrokerResponseError, InvalidProducerEpoch, OutOfOrderSequenceNumber
@@ -50,16 +51,25 @@ BATCH_OVERHEAD_BYTES = 61
 _SEQUENCES = 1 << 31
 
 
-class Batch(msgspec.Struct, eq=False):
-    """Records that were appended together, or one marker. `producer_id` -1 is a plain producer."""
+MIXED = -1
+"""The `stamp_ms` of a batch whose records are kept each with its own timestamp, key and headers."""
 
-    records: Sequence[Record]
+
+class Batch(msgspec.Struct, eq=False, gc=False):
+    """Records that were appended together, or one marker. `producer_id` -1 is a plain producer.
+
+    Most batches have one timestamp and neither keys nor headers. In a log, `records` holds nothing but the values of
+    these, and `stamp_ms` is the timestamp: a tuple for each record would take a third of all that the log takes.
+    """
+
+    records: Sequence[Record] | Sequence[bytes | None]
     size_bytes: int
     producer_id: int = -1
     producer_epoch: int = -1
     base_sequence: int = -1
     transactional: bool = False
     control: int = DATA
+    stamp_ms: int = MIXED
     # Whether the transaction has ended, and how. Readers below the last stable offset never meet OPEN.
     outcome: int = OPEN
     base_offset: int = -1
@@ -76,7 +86,35 @@ class Batch(msgspec.Struct, eq=False):
             self.base_sequence,
             self.transactional,
             self.control,
+            self.stamp_ms,
         )
+
+    def to_store(self) -> Batch:
+        """A copy for a log, which takes as little room as it can."""
+        batch = self.copy()
+        if self.stamp_ms != MIXED or not self.records:
+            return batch
+        records = cast("Sequence[Record]", self.records)
+        stamp_ms = records[0][0]
+        for timestamp_ms, key, _, headers in records:
+            if timestamp_ms != stamp_ms or key is not None or headers or stamp_ms < 0:
+                return batch
+        batch.records = [record[2] for record in records]
+        batch.stamp_ms = stamp_ms
+        return batch
+
+    def rows(self) -> Iterable[Record]:
+        """Its records, each with all that it has."""
+        if self.stamp_ms == MIXED:
+            return cast("Sequence[Record]", self.records)
+        values = cast("Sequence[bytes | None]", self.records)
+        return zip(repeat(self.stamp_ms), repeat(None), values, repeat(()), strict=False)
+
+    def values(self) -> Sequence[bytes | None]:
+        """The values of its records."""
+        if self.stamp_ms == MIXED:
+            return [value for _, _, value, _ in cast("Sequence[Record]", self.records)]
+        return cast("Sequence[bytes | None]", self.records)
 
 
 class ProducerEntry:
@@ -160,7 +198,7 @@ class PartitionLog:
         base = self.end_offset
         count = len(batch.records) if batch.control == DATA else 1
         batch.base_offset = base
-        batch.last_offset = base + count - 1
+        batch.last_offset = base if count == 1 else base + count - 1
         batch.appended_ns = now_ns
         batch.outcome = OPEN if batch.transactional else COMMITTED
         self.batches.append(batch)
@@ -266,7 +304,7 @@ class PartitionLog:
                     return None
                 if written_ms >= timestamp_ms and batch.base_offset >= self.start_offset:
                     return batch.base_offset, written_ms
-            for index, record in enumerate(batch.records):
+            for index, record in enumerate(batch.rows()):
                 if batch.base_offset + index >= upto:
                     return None
                 if record[0] >= timestamp_ms and batch.base_offset + index >= self.start_offset:

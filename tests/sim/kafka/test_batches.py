@@ -64,7 +64,7 @@ def test_one_future_tells_the_first_offset_of_all_records(world: Any) -> None:
     metadata = world.run(main)
     assert (metadata.topic_partition, metadata.offset, metadata.timestamp) == (FIRST, 1, -1)
     stored = world.cluster.partitions[FIRST].log.batches[-1]
-    assert [value for _, _, value, _ in stored.records] == [b"a", b"b", b"c"]
+    assert [value for _, _, value, _ in stored.rows()] == [b"a", b"b", b"c"]
 
 
 def test_second_batch_of_a_partition_waits_until_the_first_is_taken(world: Any) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from aiokafka.errors import InvalidProducerEpoch, OutOfOrderSequenceNumber
 
-from sim.kafka.log import ABORT_MARKER, ABORTED, COMMIT_MARKER, COMMITTED, Batch, PartitionLog, Record
+from sim.kafka.log import ABORT_MARKER, ABORTED, COMMIT_MARKER, COMMITTED, MIXED, Batch, PartitionLog, Record
 
 
 def records(count: int) -> list[Record]:
@@ -131,3 +132,21 @@ def test_transaction_is_stable_only_when_its_marker_is_below_the_high_watermark(
     log.append(marker(7, COMMIT_MARKER), 0)
     log.advance(2)
     assert (log.high_watermark, log.last_stable_offset) == (2, 0)
+
+
+def test_batch_of_one_instant_without_keys_is_stored_as_its_values() -> None:
+    stored = Batch([(7, None, b"a", ()), (7, None, None, ())], 100).to_store()
+    assert (stored.stamp_ms, list(stored.records)) == (7, [b"a", None])
+    assert list(stored.rows()) == [(7, None, b"a", ()), (7, None, None, ())]
+    assert list(stored.to_store().rows()) == list(stored.rows())
+
+
+@pytest.mark.parametrize(
+    "other", [(8, None, b"b", ()), (7, b"key", b"b", ()), (7, None, b"b", (("name", b"content"),))]
+)
+def test_batch_with_a_key_a_header_or_two_timestamps_is_stored_as_it_is(other: Record) -> None:
+    records = [(7, None, b"a", ()), other]
+    stored = Batch(records, 100).to_store()
+    assert stored.stamp_ms == MIXED
+    assert list(stored.rows()) == records
+    assert list(stored.values()) == [b"a", b"b"]
