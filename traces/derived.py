@@ -21,8 +21,8 @@ found; a *command* is place, cancel, reduce, replace, deposit or withdraw with t
     undecodable      topic partition offset reason                                                  any
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import cache, cached_property
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import chain
 from sys import intern
 from types import GenericAlias
@@ -60,7 +60,8 @@ from schema.events import (
     Withdraw,
 )
 from schema.identifiers import INT64_MAX
-from traces.tables import DISTINCT_TEXTS, TEXT, Tables
+from traces.frames import assembled, frame_of
+from traces.tables import DISTINCT_TEXTS, Tables
 
 PLACEMENT, UPDATE, COMPLETION, REFUSAL = 0, 1, 2, 3
 EVENT_NAMES: Final = ("placement", "update", "completion", "refusal")
@@ -184,30 +185,6 @@ def _text_column(name: str, parts: list[Any]) -> Any:
 
 def _chunks(texts: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
     return texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
-
-
-def assembled(
-    names: Sequence[str], number_names: Sequence[str], numbers: npt.NDArray[np.int64], others: Mapping[str, Any]
-) -> pd.DataFrame:
-    """A DataFrame of int64 columns, the rows of a block, and of others; texts in Arrow become TEXT.
-
-    The integers share one block of memory: pandas selects rows block by block, at a cost that matters in small tables.
-    """
-    frame = pd.DataFrame(numbers.T, columns=_index(tuple(number_names)), copy=False)
-    for place, name in enumerate(names):
-        if name in others:
-            values = others[name]
-            if isinstance(values, (pa.Array, pa.ChunkedArray)):
-                frame.insert(place, name, pd.Series(pd.array(values, dtype=TEXT), copy=False))
-            else:
-                frame.insert(place, name, pd.Series(values, dtype=object) if values.dtype == object else values)
-    return frame
-
-
-@cache
-def _index(names: tuple[str, ...]) -> "pd.Index[str]":
-    # Names as objects: pandas looks them up three times as quickly as in its own string type.
-    return pd.Index(list(names), dtype=object)
 
 
 def _texts(name: str, values: Any) -> Any:
@@ -416,7 +393,7 @@ class Decoded:
     def places(self, topic: str) -> pd.DataFrame:
         """Where the records of a topic stand (`partition`, `offset`), without decoding them."""
         partition, offset = self.log.places(topic)
-        return pd.DataFrame({"partition": partition, "offset": offset})
+        return frame_of({"partition": partition, "offset": offset})
 
     def unsealed(self, topic: str) -> list[tuple[int, int]]:
         """Partition and offset of a topic's records whose trailing hash is not that of the bytes before it."""

@@ -38,11 +38,16 @@ def ints(frame: pd.DataFrame, column: str) -> Ints:
     return found
 
 
-def is_any(frame: pd.DataFrame, column: str, *texts: str) -> Mask:
+def texts(frame: pd.DataFrame, column: str) -> pa.ChunkedArray:
+    """A column of texts as Arrow has it."""
+    return _texts(_stored(frame, column))
+
+
+def is_any(frame: pd.DataFrame, column: str, *wanted: str) -> Mask:
     """Which rows have one of these texts in a column of few different ones."""
     column_texts = array(frame, column)
     found = np.zeros(len(frame), dtype=bool)
-    for text in texts:
+    for text in wanted:
         found |= column_texts == text
     return found
 
@@ -101,8 +106,8 @@ def _numbered(keys: npt.NDArray[Any]) -> tuple[Ints, int]:
     return keys.astype(np.int64) - low, high - low + 1
 
 
-def _numbered_texts(texts: Sequence[pa.ChunkedArray]) -> tuple[Ints, int]:
-    together = pa.chunked_array([chunk for each in texts for chunk in each.chunks], pa.large_string())
+def _numbered_texts(columns: Sequence[pa.ChunkedArray]) -> tuple[Ints, int]:
+    together = pa.chunked_array([chunk for each in columns for chunk in each.chunks], pa.large_string())
     numbered = together.dictionary_encode().combine_chunks()
     # Of several chunks or of none, Arrow may make a chunked array of one.
     numbered = numbered.chunk(0) if isinstance(numbered, pa.ChunkedArray) else numbered
@@ -251,8 +256,8 @@ def _is_text(frame: pd.DataFrame, column: str) -> bool:
 
 def _texts(found: Any) -> pa.ChunkedArray:
     """A column's array of texts as Arrow has it."""
-    texts = pa.array(found, pa.large_string()) if isinstance(found, np.ndarray) else pa.array(found)
-    return texts if isinstance(texts, pa.ChunkedArray) else pa.chunked_array([texts])
+    column = pa.array(found, pa.large_string()) if isinstance(found, np.ndarray) else pa.array(found)
+    return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
 
 
 def _differing_texts(mine: pa.ChunkedArray, theirs: pa.ChunkedArray, partner: Ints, both: Mask) -> Mask:

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from schema.events import OrderCommand
 from schema.topics import Topology
-from traces.derived import COMPLETION, PLACEMENT, REFUSAL, UPDATE, Block, Decoded, assembled, joined
+from traces.derived import COMPLETION, PLACEMENT, REFUSAL, UPDATE, Block, Decoded, joined
+from traces.frames import assembled
 from traces.manifest import Manifest
 from traces.matching_rows import array, ints, rows
 from traces.recorder import Recorder

@@ -47,9 +47,17 @@ _STAGES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
     (
         ("cancel-honoured", "no-lost-ack", "chain-unbroken", "corrupt-input-stops"),
         (
-            "validated", "dead_letters", "client_answers", "undecodable", "alarms", "log", "decided_outputs",
-            "RequestNumbers", "outputs_chain", "balance_chain",
-        ),  # fmt: skip
+            "validated",
+            "dead_letters",
+            "client_answers",
+            "undecodable",
+            "alarms",
+            "log",
+            "decided_outputs",
+            "RequestNumbers",
+            "outputs_chain",
+            "balance_chain",
+        ),
     ),
     (("fills-add-up",), ()),
     (

@@ -5,6 +5,7 @@ import pandas as pd
 
 from schema.topics import BALANCE_EVENTS, CHAINED_TOPICS, ENGINE_OUTPUTS, FUND_UPDATES, VALIDATED_ORDERS
 from traces.canonical import CanonicalEncoder, content_hash
+from traces.frames import frame_of
 from traces.matching_rows import array, ints, is_any, rows
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
@@ -86,9 +87,9 @@ def chain_of(trace: Trace, topic: str) -> pd.DataFrame:
     whole = first & ((offset == 0) | (sequence == 1))
     sequence_links = np.where(first, ~whole | (sequence == 1), sequence == np.roll(sequence, 1) + 1)
     hash_links = np.where(first, ~whole | (prev_hash == 0), prev_hash == np.roll(digest, 1))
-    return pd.DataFrame(
+    return frame_of(
         {
-            "topic": pd.Series([topic] * len(source), dtype=object),
+            "topic": np.full(len(source), topic, dtype=object),
             "partition": partition,
             "offset": offset,
             "sequence": sequence,

@@ -5,6 +5,7 @@ import pandas as pd
 
 from schema.codes import EntryKind, OrderStatus, Outcome, Side
 from traces.derived import COMPLETION, REFUSAL
+from traces.frames import frame_of
 from traces.matching_rows import (
     Ints,
     array,
@@ -52,7 +53,7 @@ def funds_conserved(trace: Trace) -> Verdict:
     # Each output applied to each user at most once, and in the end exactly once.
     events = trace.balance_events
     is_update = ints(events, "update_partition") >= 0
-    applied = pd.DataFrame(
+    applied = frame_of(
         {
             "partition": ints(events, "update_partition")[is_update],
             "output_seq": ints(events, "update_output_seq")[is_update],
@@ -69,7 +70,7 @@ def funds_conserved(trace: Trace) -> Verdict:
 
     # Entries of the ledger against the entries that the output named, and their sum over an output.
     is_caused = ints(entries, "update_partition") >= 0
-    caused = pd.DataFrame(
+    caused = frame_of(
         {
             "partition": ints(entries, "update_partition")[is_caused],
             "output_seq": ints(entries, "update_output_seq")[is_caused],
@@ -118,7 +119,7 @@ def locks_match_orders(trace: Trace) -> Verdict:
     cost = np.array([each.tick_lot_atoms for each in of], dtype=np.int64)[inverse]
     rest = ints(live, "quantity") - ints(live, "filled_quantity")
     is_buy = ints(live, "side") == Side.BUY
-    needs = pd.DataFrame(
+    needs = frame_of(
         {
             "user_id": ints(live, "user_id"),
             "asset_id": np.where(is_buy, quote, base),
@@ -245,7 +246,7 @@ def _check_trades(trace: Trace, found: Findings) -> None:
     taker_buys = ints(known, "taker_side") == Side.BUY
     buyer = np.where(taker_buys, ints(known, "taker_user_id"), ints(known, "maker_user_id"))
     seller = np.where(taker_buys, ints(known, "maker_user_id"), ints(known, "taker_user_id"))
-    traded = pd.DataFrame(
+    traded = frame_of(
         {
             "partition": np.concatenate([ints(known, "partition")] * 4),
             "output_seq": np.concatenate([ints(known, "output_seq")] * 4),

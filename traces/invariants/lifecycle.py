@@ -6,6 +6,7 @@ import pandas as pd
 from schema.codes import LIVE_STATUSES, OrderType, Reason, Side
 from schema.codes import Verdict as Code
 from traces.derived import COMPLETION, PLACEMENT, REFUSAL, STATE_COLUMNS
+from traces.frames import frame_of
 from traces.matching_rows import (
     Ints,
     array,
@@ -173,7 +174,7 @@ def fills_add_up(trace: Trace) -> Verdict:
     trades = trace.trades
     events = rows(trace.order_events, ~np.isin(ints(trace.order_events, "event"), (PLACEMENT, REFUSAL)))
     found.checked(len(events) + len(trades))
-    fills = pd.DataFrame(
+    fills = frame_of(
         {
             "order_id": np.concatenate([ints(trades, "maker_order_id"), ints(trades, "taker_order_id")]),
             "user_id": np.concatenate([ints(trades, "maker_user_id"), ints(trades, "taker_user_id")]),
@@ -254,7 +255,7 @@ def cancel_honoured(trace: Trace) -> Verdict:
         *where,
     )
     trades = trace.trades
-    last_trade = pd.DataFrame(
+    last_trade = frame_of(
         {
             "order_id": np.concatenate([ints(trades, "maker_order_id"), ints(trades, "taker_order_id")]),
             "partition": np.concatenate([ints(trades, "partition")] * 2),

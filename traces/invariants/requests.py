@@ -138,7 +138,7 @@ def _check_balance_core(trace: Trace, found: Findings) -> None:
     found.where("accepted by the balance core, but without an output", sent, ~is_in(sent, outputs, source), *which)
     for topic in (ORDER_REQUESTS, FUND_UPDATES):
         waiting = renamed(trace.decoded.places(topic), partition="input_partition", offset="input_offset")
-        waiting = waiting.assign(input_topic=pd.Series([topic] * len(waiting), dtype=object))
+        waiting = waiting.assign(input_topic=topic)
         undecided = rows(waiting, ~is_in(waiting, events, places))
         found.add("input was never decided by the balance core", undecided, *places)
 

@@ -12,7 +12,8 @@ from schema.codes import OrderStatus, OrderType, Outcome, Reason
 from schema.identifiers import INT64_MAX
 from schema.tables import FINISHED_ROW_TTL_S
 from schema.topics import BALANCE_EVENTS, ENGINE_OUTPUTS
-from traces.matching_rows import Ints, Mask, array, compare, find, ints, is_in, renamed, repeated, rows
+from traces.frames import frame_of
+from traces.matching_rows import Ints, Mask, array, compare, find, ints, is_in, renamed, repeated, rows, texts
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
 
@@ -197,7 +198,7 @@ def expected_refusals(trace: Trace, *, storable: bool = True) -> pd.DataFrame:
         by_core = rows(by_core, fits)
     replaces = array(by_core, "command") == "replace"
     zero = np.zeros(len(by_core), dtype=np.int64)
-    from_core = pd.DataFrame(
+    from_core = frame_of(
         {
             **{name: ints(by_core, name) for name in ("order_id", "user_id", "symbol_id", "side", "time_in_force")},
             **{name: ints(by_core, name) for name in ("price", "quantity", "max_spend", "reason")},
@@ -209,7 +210,7 @@ def expected_refusals(trace: Trace, *, storable: bool = True) -> pd.DataFrame:
             "order_type": np.where(replaces, int(OrderType.LIMIT), ints(by_core, "order_type")),
             "filled_quantity": zero,
             "filled_quote": zero,
-            "client_order_id": by_core["request_id"].reset_index(drop=True),
+            "client_order_id": texts(by_core, "request_id"),
         }
     )
     if not len(from_core):
@@ -232,7 +233,7 @@ def expected_trade_sides(trace: Trace) -> pd.DataFrame:
         "write_timestamp": ints(trades, "output_seq"),
     }
     taker_side = ints(trades, "taker_side")
-    return pd.DataFrame(
+    return frame_of(
         {
             **{name: np.concatenate([values, values]) for name, values in common.items()},
             "user_id": np.concatenate([ints(trades, "maker_user_id"), ints(trades, "taker_user_id")]),
@@ -270,9 +271,9 @@ def last_records(trace: Trace) -> pd.DataFrame:
 
 def _progress_at(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     outputs, events = parts
-    return pd.DataFrame(
+    return frame_of(
         {
-            "topic": pd.Series([ENGINE_OUTPUTS] * len(outputs) + [BALANCE_EVENTS] * len(events), dtype=object),
+            "topic": np.repeat(np.array([ENGINE_OUTPUTS, BALANCE_EVENTS], dtype=object), [len(outputs), len(events)]),
             "partition_id": np.concatenate([ints(outputs, "partition"), ints(events, "partition")]),
             "sequence": np.concatenate([ints(outputs, "output_seq"), ints(events, "sequence")]),
             "hash": np.concatenate([ints(outputs, "hash"), ints(events, "hash")]),

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from schema.topics import CHAINED_TOPICS
+from traces.frames import frame_of
 from traces.matching_rows import array, codes, ints, is_any, is_in, rows
 from traces.reachability.goals import goal
 from traces.trace import Trace
@@ -126,7 +127,7 @@ def each_record(produced: pd.DataFrame) -> pd.DataFrame:
     counts = ints(produced, "records")
     batch = np.repeat(np.arange(len(produced)), counts)
     place_in_batch = np.arange(len(batch)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return pd.DataFrame(
+    return frame_of(
         {
             "partition": ints(produced, "partition")[batch],
             "offset": ints(produced, "first_offset")[batch] + place_in_batch,
