@@ -15,6 +15,7 @@ PASSES: Final[tuple[Pass, ...]] = (
     fewer.shorter,
     fewer.fewer_strikes,
     fewer.fewer_symbols,
+    simpler.paced,
     fewer.fewer_users,
     simpler.aimed_strikes,
     simpler.ample_deposits,
@@ -28,9 +29,11 @@ PASSES: Final[tuple[Pass, ...]] = (
     simpler.simpler_strikes,
     fewer.fewer_pairs,
 )
-"""In this order: what takes most away comes first, so that the runs become short soon."""
+"""In this order: what takes most away comes first, so that the runs become short soon; and an even pace early, because
+it takes luck out of failures that are not about time."""
 SOUNDED_OPERATIONS_MAX: Final = 100
-"""How much a failure depends on luck is asked of cases that are quick to run."""
+"""How much a failure depends on luck is asked of cases that are quick to run, and again when they have got half as
+long: a plain case at an even pace needs less."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,12 @@ def shrink_case(before: Scenario, invariant: str, runs_max: int, progress: Progr
     is_finished = False
     while not is_finished and not target.is_exhausted:
         round_began_with = case
-        is_sounded = False
+        sounded_again_at = SOUNDED_OPERATIONS_MAX
         for each in PASSES:
-            if not is_sounded and len(script_of(case).operations) <= SOUNDED_OPERATIONS_MAX:
+            operations = len(script_of(case).operations)
+            if operations <= sounded_again_at:
                 target.sound(case)
-                is_sounded = True
+                sounded_again_at = operations // 2
             case = each(case, target.failing)
             script = script_of(case)
             progress.show(

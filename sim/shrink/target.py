@@ -23,7 +23,7 @@ SOUNDED: Final = 4
 """With so many other seeds a case is run to find out how much its failure depends on luck."""
 TRIES: Final = (12, 8, 4, 2, 1)
 """With how many seeds a candidate is tried, by how many of the sounded ones failed."""
-OPERATIONS_RUN_MAX: Final = 600
+OPERATIONS_RUN_MAX: Final = 300
 """So many operations are run for one candidate at most, all its seeds together: large cases are dear."""
 
 
@@ -37,13 +37,14 @@ def violated_by(scenario: Scenario) -> tuple[str, ...]:
 
 
 class Target:
-    """Says of a case whether it breaks the invariant, and counts the runs that this takes."""
+    """Says of a case whether it breaks the invariant, and counts the runs that this takes. It runs no case twice."""
 
     def __init__(self, invariant: str, runs_max: int) -> None:
         self.invariant = invariant
         self.runs = 0
         self.runs_max = runs_max
         self._tries = 1
+        self._known: dict[Scenario, bool] = {}
 
     @property
     def is_exhausted(self) -> bool:
@@ -66,9 +67,14 @@ class Target:
         self._tries = TRIES[failed]
 
     def _is_broken_by(self, case: Scenario) -> bool:
-        if self.is_exhausted:
-            return False
-        self.runs += 1
+        if case not in self._known:
+            if self.is_exhausted:
+                return False
+            self.runs += 1
+            self._known[case] = self._run(case)
+        return self._known[case]
+
+    def _run(self, case: Scenario) -> bool:
         try:
             return check_one(_trace(case), self.invariant).verdict == VIOLATED
         except ScenarioError:

@@ -17,6 +17,11 @@ def case() -> Scenario:
     return with_script(small, operations=script_of(small).operations[:20])
 
 
+def less(case: Scenario) -> Scenario:
+    """Another case, without its last operation."""
+    return with_script(case, operations=script_of(case).operations[:-1])
+
+
 class Seeds(Target):
     """A target that a case breaks by its seed alone; counts the runs, and makes none."""
 
@@ -24,10 +29,7 @@ class Seeds(Target):
         super().__init__("converges", runs_max)
         self.breaks = breaks
 
-    def _is_broken_by(self, case: Scenario) -> bool:
-        if self.is_exhausted:
-            return False
-        self.runs += 1
+    def _run(self, case: Scenario) -> bool:
         return self.breaks(case.seed)
 
 
@@ -37,7 +39,7 @@ def test_case_that_every_seed_breaks_is_tried_with_its_own(case: Scenario) -> No
     assert target.failing(case) == case
     assert target.runs == SOUNDED + 1
     target.breaks = lambda seed: False
-    assert target.failing(case) is None
+    assert target.failing(less(case)) is None
     assert target.runs == SOUNDED + 2
 
 
@@ -48,7 +50,7 @@ def test_case_that_needs_luck_is_tried_with_other_seeds_and_given_back_with_the_
     assert found == replace(case, seed=107)
     target.breaks = lambda seed: False
     target.runs = 0
-    assert target.failing(case) is None
+    assert target.failing(less(case)) is None
     assert target.runs == TRIES[0]
 
 
@@ -60,6 +62,14 @@ def test_large_case_is_tried_with_few_seeds(case: Scenario) -> None:
     large = with_script(case, operations=operations * (OPERATIONS_RUN_MAX // 2 // len(operations)))
     assert target.failing(large) is None
     assert target.runs == 2
+
+
+def test_no_case_is_run_twice(case: Scenario) -> None:
+    target = Seeds(lambda seed: False)
+    assert target.failing(case) is None
+    target.breaks = lambda seed: True
+    assert target.failing(case) is None
+    assert target.runs == 1
 
 
 def test_nothing_is_run_any_more_once_the_runs_are_used_up(case: Scenario) -> None:
