@@ -94,6 +94,7 @@ class KafkaCluster:
         # By broker: the latencies to the others; found again when a link or a broker's life changes.
         self._storing_tables_ns: dict[int, list[tuple[int, ...]]] = {}
         self._storing_version = -1
+        self._storing_bits = LATENCY_BITS * len(self.broker_ids)
 
     # -- topics
 
@@ -382,7 +383,7 @@ class KafkaCluster:
         if not tables_ns:
             return self._disturbed_storing_ns(broker)
         # Four or more times a transaction: all latencies from one draw.
-        drawn = self._stream.bits(LATENCY_BITS * len(tables_ns))
+        drawn = self._stream.bits(self._storing_bits)
         slowest = 0
         for table_ns in tables_ns:
             there_ns = table_ns[drawn & _LATENCY_MASK]

@@ -802,16 +802,12 @@ class Consumer:
     def _wake(self) -> None:
         """Look soon what can be asked of any broker."""
         self._brokers_to_look_at = None
-        self._schedule_pump()
+        self._wake_for(None)
 
     def _wake_for(self, broker: int | None) -> None:
         """Look soon what can be asked of one broker; None stands for that of partitions without a leader."""
         if self._brokers_to_look_at is not None:
             self._brokers_to_look_at[broker] = None
-        if not self._pump_scheduled:
-            self._schedule_pump()
-
-    def _schedule_pump(self) -> None:
         if not self._pump_scheduled and self._is_started and not self._is_closed:
             self._pump_scheduled = True
             self._loop.soon(self._next_pump)

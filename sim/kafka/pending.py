@@ -12,6 +12,7 @@ from asyncio import Future
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
 from aiokafka.record.default_records import DefaultRecordMetadata
 from aiokafka.structs import RecordMetadata, TopicPartition
 
@@ -29,6 +30,7 @@ class BatchBuilder:
 
     __slots__ = (
         "_clock",
+        "_count",
         "_is_closed",
         "_key_serializer",
         "_looked_at_ns",
@@ -58,6 +60,7 @@ class BatchBuilder:
         self._key_serializer = key_serializer
         self._value_serializer = value_serializer
         self._is_closed = False
+        self._count = 0  # of its records
 
     def append(
         self,
@@ -94,7 +97,7 @@ class BatchBuilder:
         if headers:
             size += header_bytes(headers)
         records = self.records
-        ordinal = len(records)
+        ordinal = self._count
         delta_ms = timestamp - records[0][0] if records else 0
         size += 1 if ordinal < 64 else (ordinal.bit_length() + 7) // 7
         size += 1 if 0 <= delta_ms < 64 else ((delta_ms if delta_ms >= 0 else ~delta_ms).bit_length() + 7) // 7
@@ -103,6 +106,7 @@ class BatchBuilder:
             self._is_closed = True
             return None
         records.append((timestamp, key, value, tuple(headers) if headers else ()))
+        self._count = ordinal + 1
         self.size_bytes += size
         return DefaultRecordMetadata(ordinal, size, timestamp)
 
@@ -120,51 +124,26 @@ class BatchBuilder:
 
     def record_count(self) -> int:
         """How many records are in it."""
-        return len(self.records)
+        return self._count
 
 
-class PendingBatch:
+class PendingBatch(msgspec.Struct, eq=False):
     """A batch at the client until it is delivered or has failed.
 
     Its records were sent one by one, each with a future in `futures`, or as a whole, with `delivery` for all.
     """
 
-    __slots__ = (
-        "created_s",
-        "delivery",
-        "drained",
-        "flushed",
-        "futures",
-        "is_closed",
-        "records",
-        "size_bytes",
-        "tp",
-        "wire",
-    )
-
-    def __init__(self, tp: TopicPartition, created_s: float) -> None:
-        self.tp = tp
-        self.created_s = created_s
-        self.records: list[Record] = []
-        self.futures: list[Future[RecordMetadata | None]] = []
-        self.delivery: Future[RecordMetadata | None] | None = None
-        self.size_bytes = BATCH_OVERHEAD_BYTES
-        self.is_closed = False
-        self.wire: Batch | None = None  # set when first taken: then the batch has its sequence
-        self.flushed: Future[None] | None = None
-        self.drained: Future[None] | None = None
-
-    @classmethod
-    def of(
-        cls, builder: BatchBuilder, tp: TopicPartition, created_s: float, delivery: Future[RecordMetadata | None]
-    ) -> PendingBatch:
-        """What a caller has put together."""
-        batch = cls(tp, created_s)
-        batch.records = builder.records
-        batch.size_bytes = builder.size_bytes
-        batch.delivery = delivery
-        batch.is_closed = True
-        return batch
+    tp: TopicPartition
+    created_ns: int
+    records: list[Record]
+    futures: list[Future[RecordMetadata | None]]
+    size_bytes: int = BATCH_OVERHEAD_BYTES
+    delivery: Future[RecordMetadata | None] | None = None
+    is_closed: bool = False
+    wire: Batch | None = None
+    """Set when it is first taken: then it has its sequence."""
+    flushed: Future[None] | None = None
+    drained: Future[None] | None = None
 
     def end(self, loop: asyncio.AbstractEventLoop) -> Future[None]:
         """Done when it has been delivered or has failed."""

@@ -55,6 +55,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata, TopicPartition
 from aiokafka.util import INTEGER_MAX_VALUE, commit_structure_validate
 
+from sim.clock import NS_PER_MS, NS_PER_SECOND
 from sim.kafka.broker import ACKS_ALL
 from sim.kafka.log import Batch
 from sim.kafka.pending import BatchBuilder, PendingBatch, Serializer, as_bytes, header_bytes
@@ -130,6 +131,7 @@ class Producer:
         self._acks = ACKS_ALL if acks in ("all", -1) or enable_idempotence else 0 if acks == 0 else 1
         self.client_id = client_id or f"aiokafka-producer-{cluster.next_client_number()}"
         self._cluster = cluster
+        self._clock = cluster.clock
         self._wall = incarnation.host.wall
         self._loop = incarnation.loop
         self._transport = Transport(cluster, incarnation, request_timeout_ms)
@@ -140,7 +142,7 @@ class Producer:
         self._max_batch_size = max_batch_size
         self._max_request_size = max_request_size
         self._request_timeout_s = request_timeout_ms / 1000
-        self._linger_s = linger_ms / 1000
+        self._linger_ns = int(linger_ms * NS_PER_MS)
         self._backoff_s = retry_backoff_ms / 1000
         self._is_idempotent = enable_idempotence
         self._transactional_id = transactional_id
@@ -279,7 +281,7 @@ class Producer:
                 batch = waiting[-1]
             else:
                 self._cover(tp)
-                batch = PendingBatch(tp, self._loop.time())
+                batch = PendingBatch(tp, self._clock._now, [], [])
                 self._batches[tp] = deque((batch,))
             records = batch.records
             stamp_ms = self._wall.now_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
@@ -355,7 +357,8 @@ class Producer:
             timeout_s = await self._wait_drained(waiting[-1], timeout_s)
         self._cover(tp)
         delivery: Future[RecordMetadata | None] = Future(loop=self._loop)
-        self._batches[tp] = deque((PendingBatch.of(batch, tp, self._loop.time(), delivery),))
+        pending = PendingBatch(tp, self._clock._now, batch.records, [], batch.size_bytes, delivery, is_closed=True)
+        self._batches[tp] = deque((pending,))
         self._wake()
         return cast("Future[RecordMetadata]", delivery)
 
@@ -490,8 +493,8 @@ class Producer:
         if not self._batches:
             return
         leaders = self._metadata.leaders
-        now_s = self._loop.time()
-        linger_left_s = 0.0
+        now_ns = self._clock._now
+        linger_left_ns = 0
         leader_unknown = False
         requests: dict[int, list[PendingBatch]] = {}
         for tp in list(self._batches):
@@ -501,7 +504,7 @@ class Producer:
             leader = leaders.get(tp)
             if leader is None:
                 leader_unknown = True
-                if now_s - waiting[0].created_s > self._request_timeout_s:
+                if now_ns - waiting[0].created_ns > self._transport.request_timeout_ns:
                     # Idempotent or not, and its sequence numbers are spent: the next batch will be out of order.
                     expired = self._take(tp)
                     self._sent.pop(expired, None)
@@ -511,10 +514,10 @@ class Producer:
             if leader in self._busy:
                 continue
             batch = waiting[0]
-            if self._linger_s and not batch.is_closed and batch.wire is None:
-                left_s = self._linger_s - (now_s - batch.created_s)
-                if left_s > 0:
-                    linger_left_s = min(linger_left_s or left_s, left_s)
+            if self._linger_ns and not batch.is_closed and batch.wire is None:
+                left_ns = self._linger_ns - (now_ns - batch.created_ns)
+                if left_ns > 0:
+                    linger_left_ns = min(linger_left_ns or left_ns, left_ns)
                     continue
             if leader in requests:
                 requests[leader].append(self._take(tp))
@@ -522,8 +525,8 @@ class Producer:
                 requests[leader] = [self._take(tp)]
         for leader, batches in requests.items():
             self._produce(leader, batches)
-        if linger_left_s and self._linger_timer is None:
-            self._linger_timer = self._loop.call_later(linger_left_s, self._linger_over)
+        if linger_left_ns and self._linger_timer is None:
+            self._linger_timer = self._loop.call_later(linger_left_ns / NS_PER_SECOND, self._linger_over)
         if leader_unknown:
             self._refresh_and_wake()
 
@@ -613,7 +616,8 @@ class Producer:
             self._release(leader, batches, again)
 
     def _fail_or_retry(self, batch: PendingBatch, error: KafkaError, again: list[PendingBatch]) -> None:
-        expired = not self._is_idempotent and self._loop.time() - batch.created_s > self._request_timeout_s
+        age_ns = self._clock._now - batch.created_ns
+        expired = not self._is_idempotent and age_ns > self._transport.request_timeout_ns
         if error.retriable and not expired:
             again.append(batch)
         elif self._sent.pop(batch, batch) is None:

@@ -59,13 +59,21 @@ class Call(msgspec.Struct, eq=False):
     parked: ParkedFetch | None = None
     _hurry_ns: int = 0
 
-    def answer(self, result: object = None) -> None:
+    def answer(self, result: object = None, error: KafkaError | None = None) -> None:
         """Send the result back to the client. Lost when the link is cut, the broker down or the client gone."""
-        self._send_back(None, result)
+        transport = self.transport
+        cluster = transport.cluster
+        if self.is_done or not transport.incarnation.alive or not cluster._up[self.broker]:
+            return
+        self.is_parked = False
+        if cluster.faults.answers_ppm and cluster.faults.loses_answer(self):
+            return
+        source = cluster.broker_names[self.broker]
+        cluster.network.send(source, transport.host, transport.loop.deliver, self.finish, error, result)
 
     def refuse(self, error: KafkaError) -> None:
         """Send an error back to the client."""
-        self._send_back(error, None)
+        self.answer(None, error)
 
     def answer_in(self, delay_ns: int, result: object = None) -> None:
         """Send the result after a delay: one event for both. What is lost is decided now."""
@@ -79,17 +87,6 @@ class Call(msgspec.Struct, eq=False):
         if back_ns is not None:
             at_ns = cluster.clock._now + delay_ns + back_ns
             cluster.clock.post(at_ns, transport.loop.deliver, (self.finish, None, result))
-
-    def _send_back(self, error: KafkaError | None, result: object) -> None:
-        transport = self.transport
-        cluster = transport.cluster
-        if self.is_done or not transport.incarnation.alive or not cluster._up[self.broker]:
-            return
-        self.is_parked = False
-        if cluster.faults.answers_ppm and cluster.faults.loses_answer(self):
-            return
-        source = cluster.broker_names[self.broker]
-        cluster.network.send(source, transport.host, transport.loop.deliver, self.finish, error, result)
 
     def finish(self, error: KafkaError | None, result: object) -> None:
         """End the call at the client. Only the first end counts."""
