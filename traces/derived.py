@@ -22,7 +22,7 @@ found; a *command* is place, cancel, reduce, replace, deposit or withdraw with t
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import chain
 from sys import intern
 from types import GenericAlias
@@ -110,7 +110,7 @@ _TEXT_COLUMNS: Final = frozenset(("command", "input_topic", "source_topic", "top
 """Columns of texts of which there are few; those of `DISTINCT_TEXTS` are texts as well."""
 _BATCH_RECORDS: Final = 2_048
 """So many records are decoded together."""
-_SAMPLED_MAX: Final = 250
+_SAMPLED_MAX: Final = 100
 """About so many records of a chained topic are kept as they are, for an encoder that is not the contract's."""
 _SEAL_BYTES: Final = 8
 """The length of the hash behind a record."""
@@ -293,6 +293,7 @@ class KafkaLog:
             yield batch, batch.column(2).to_pylist()
 
 
+@cache
 def _tuple_type(struct: type[msgspec.Struct]) -> Any:
     """A struct's wire form as a tuple type: the same fields of the same types, without an object around them."""
     return GenericAlias(tuple, tuple(_plain_type(each.type) for each in msgspec.structs.fields(struct)))

@@ -20,7 +20,7 @@ def chain_unbroken(trace: Trace) -> Verdict:
 
     Every record's hash is computed anew over its bytes when it is decoded; one that differs does not decode. That
     those bytes are the canonical encoding of what they say is shown by encoding every record's decoded content again,
-    with the library that the services use; and for some 250 evenly spaced records of each topic with an encoder of the
+    with the library that the services use; and for some 100 evenly spaced records of each topic with an encoder of the
     checker's own, so that the library cannot be wrong alone.
     """
     found = Findings()

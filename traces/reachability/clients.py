@@ -4,7 +4,7 @@ import numpy as np
 
 from schema.codes import LIVE_STATUSES, Reason
 from schema.topics import BALANCE_EVENTS
-from traces.matching_rows import array, codes, find, first_places, ints, is_any, renamed, rows
+from traces.matching_rows import array, codes, find, first_places, ints, is_any, is_first, renamed, rows
 from traces.reachability.goals import goal
 from traces.reachability.log import each_record
 from traces.trace import Trace
@@ -50,10 +50,10 @@ def repeat_answered_by_another_incarnation(trace: Trace) -> int:
     epoch_at = np.full(size, -1, dtype=np.int64)
     epoch_at[written] = ints(mine, "producer_epoch")
     epoch = epoch_at[place]
-    is_first = (ints(events, "is_repeat") == 0) & ~is_any(events, "command", "")
-    (repeat, decided), size = codes(_REQUEST, rows(events, is_repeat), rows(events, is_first))
+    is_new = (ints(events, "is_repeat") == 0) & ~is_any(events, "command", "")
+    (repeat, decided), size = codes(_REQUEST, rows(events, is_repeat), rows(events, is_new))
     first = first_places(decided, size)[repeat]
-    return int((epoch[is_repeat][first >= 0] != epoch[is_first][first[first >= 0]]).sum())
+    return int((epoch[is_repeat][first >= 0] != epoch[is_new][first[first >= 0]]).sum())
 
 
 @goal("request-id-reused")
@@ -90,10 +90,13 @@ def requests_came_at_once(trace: Trace) -> int:
 @goal("cancel-sent-before-its-order-was-placed")
 def cancel_sent_before_its_order_was_placed(trace: Trace) -> int:
     """A cancel was on its way before the engine had taken its order."""
-    asked = trace.events("client_requests")
-    cancels = rows(asked, asked["command"].to_numpy() == "cancel").drop_duplicates(_REQUEST)
-    pairs = cancels.merge(trace.placements[["order_id", "t"]], on="order_id", suffixes=("", "_placed"))
-    return int((pairs["t"] < pairs["t_placed"]).sum())
+    asked, placed = trace.events("client_requests"), trace.placements
+    cancels = rows(asked, is_any(asked, "command", "cancel"))
+    (request,), size = codes(_REQUEST, cancels)
+    first = is_first(request, size)
+    at = find(ints(cancels, "order_id"), ints(placed, "order_id"))
+    known = first & (at >= 0)
+    return int((ints(cancels, "t")[known] < ints(placed, "t")[at[known]]).sum())
 
 
 @goal("read-raced-a-completion")

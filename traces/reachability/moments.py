@@ -1,6 +1,6 @@
 """Faults that struck at a moment that matters, and not merely at some time."""
 
-from traces.matching_rows import rows
+from traces.matching_rows import array, is_any
 from traces.reachability.goals import goal
 from traces.trace import Trace
 
@@ -56,5 +56,4 @@ def struck_while_a_snapshot_was_written(trace: Trace) -> int:
 def _struck(trace: Trace, moment: str) -> int:
     """How many strikes began at a moment that they had waited for."""
     faults = trace.events("faults")
-    began = rows(faults, faults["phase"].to_numpy() == "start")
-    return int((began["has_met"].to_numpy(dtype=bool) & (began["moment"].to_numpy() == moment)).sum())
+    return int((is_any(faults, "phase", "start") & is_any(faults, "moment", moment) & array(faults, "has_met")).sum())
