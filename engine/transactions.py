@@ -92,6 +92,7 @@ class TransactionalWriter:
                 for place, count, delivery in deliveries:
                     offset = (await delivery).offset
                     last_offsets[place] = UNKNOWN_OFFSET if offset == UNKNOWN_OFFSET else offset + count - 1
+                deliveries.clear()  # each was looked at
                 # Not while records are under way: a coordinator that is adding to the transaction cannot verify it for
                 # their brokers, which then refuse them as with too few replicas (KIP-890), and the client backs off.
                 await producer.send_offsets_to_transaction(offsets, group_id)

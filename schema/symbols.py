@@ -125,14 +125,11 @@ class SymbolTable:
                     raise SymbolError(f"asset id {asset.asset_id} is defined twice, with different content")
         if not self.symbols:
             raise SymbolError("a symbol table needs at least one symbol")
+        self.partitions = 1 + max(symbol.partition for symbol in self.symbols.values())
+        """How many partitions the topics keyed by symbol need."""
         self._assets_by_name = {asset.name: asset for asset in self.assets.values()}
         if len(self._assets_by_name) != len(self.assets):
             raise SymbolError("two assets share a name")
-
-    @property
-    def partitions(self) -> int:
-        """How many partitions the topics keyed by symbol need."""
-        return 1 + max(symbol.partition for symbol in self.symbols.values())
 
     def __iter__(self) -> Iterator[Symbol]:
         return iter(self.symbols.values())

@@ -150,9 +150,15 @@ class Table:
         found = self._column_sets.get(names)
         if found is None:
             types = tuple(self.columns[name].type for name in names)
-            is_negated = _is_negated(self.clustering_key)
-            found = self._column_sets[names] = ColumnSet(names, types, negated if is_negated else None)
+            found = self._column_sets[names] = ColumnSet(names, types, self.clustering_of())
         return found
+
+    def clustering_of(self) -> Callable[[tuple[Any, ...]], tuple[Any, ...]] | None:
+        """How a row's position gives its clustering key, None when it does not: asked of every row that is read."""
+        if not _is_negated(self.clustering_key):
+            return None
+        count = len(self.clustering_key)
+        return negated_one if count == 1 else negated_two if count == 2 else negated
 
     def routing_bytes(self, partition_key: tuple[Any, ...]) -> bytes:
         """The serialized partition key, from which its token is computed."""
@@ -192,9 +198,17 @@ def _is_negated(clustering_key: tuple[Column, ...]) -> bool:
 
 def negated(numbers: tuple[Any, ...]) -> tuple[Any, ...]:
     """Each with the sign changed."""
-    if len(numbers) == 2:
-        return -numbers[0], -numbers[1]
     return tuple([-number for number in numbers])
+
+
+def negated_one(numbers: tuple[Any, ...]) -> tuple[Any, ...]:
+    """`negated` of one number."""
+    return (-numbers[0],)
+
+
+def negated_two(numbers: tuple[Any, ...]) -> tuple[Any, ...]:
+    """`negated` of two."""
+    return -numbers[0], -numbers[1]
 
 
 def _turn(column: Column) -> Callable[[Any], Any]:

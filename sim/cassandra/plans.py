@@ -624,7 +624,8 @@ class InsertPlan(ModifyPlan):
         self._regular_values = picker(self._regular_places)
         self._regular_set = table.column_set(regular_names)
         self._static_set = table.column_set(static_names)
-        self._position_of = table.position_of
+        # Clustering keys are whole here, and their sign is changed back and forth in the same way.
+        self._position_of = table.clustering_of() or table.position_of
         self._check_empty_key = len(table.partition_key) == 1 and table.partition_key[0].type.name in (
             "text",
             "ascii",
