@@ -96,16 +96,28 @@ class _Link:
         self.version = -1
 
 
+class _Links(dict[tuple[str, str], _Link]):
+    """The links by source and target; each comes into being when it is first asked for."""
+
+    def __init__(self, randomness: Randomness) -> None:
+        super().__init__()
+        self._randomness = randomness
+
+    def __missing__(self, ends: tuple[str, str]) -> _Link:
+        source, target = ends
+        link = self[ends] = _Link(source, target, self._randomness.stream(f"network/{source}->{target}"))
+        return link
+
+
 class Network:
     """All links. `struck` counts the messages that each kind of fault has hit."""
 
     def __init__(self, clock: Clock, randomness: Randomness, latency: Latency = DATA_CENTRE) -> None:
         self.clock = clock
         self.struck: Counter[str] = Counter()
-        self._randomness = randomness
         self._latencies: list[tuple[str, str, Latency]] = [("*", "*", latency)]
         self._faults: list[LinkFault] = []
-        self._links: dict[tuple[str, str], _Link] = {}
+        self._links = _Links(randomness)
         self.version = 0
         """Changes whenever a fault or a latency does."""
 
@@ -116,9 +128,9 @@ class Network:
 
         Messages of the same direction arrive in the order in which they were sent.
         """
-        link = self._links.get((source, target))
-        if link is None or link.version != self.version:
-            link = self._resolve(source, target)
+        link = self._links[source, target]
+        if link.version != self.version:
+            self._resolve(link)
         drawn = link.drawn
         if drawn == 1:
             drawn = link.bits(_DRAWN_BITS) | _DRAWN_END
@@ -145,9 +157,9 @@ class Network:
         For deciding the outcome of several messages in one event (a quorum write, say). The order of messages on the
         link is the caller's affair then.
         """
-        link = self._links.get((source, target))
-        if link is None or link.version != self.version:
-            link = self._resolve(source, target)
+        link = self._links[source, target]
+        if link.version != self.version:
+            self._resolve(link)
         drawn = link.drawn
         if drawn == 1:
             drawn = link.bits(_DRAWN_BITS) | _DRAWN_END
@@ -160,16 +172,16 @@ class Network:
 
         For infrastructure that draws many latencies at once; it holds for as long as `version` stays the same.
         """
-        link = self._links.get((source, target))
-        if link is None or link.version != self.version:
-            link = self._resolve(source, target)
+        link = self._links[source, target]
+        if link.version != self.version:
+            self._resolve(link)
         return None if link.faults else link.table_ns
 
     def is_clear(self, source: str, target: str) -> bool:
         """Whether no fault is on that direction of the link now."""
-        link = self._links.get((source, target))
-        if link is None or link.version != self.version:
-            link = self._resolve(source, target)
+        link = self._links[source, target]
+        if link.version != self.version:
+            self._resolve(link)
         return not link.faults
 
     # -- faults
@@ -230,18 +242,14 @@ class Network:
                 self.remove(fault)
                 return
 
-    def _resolve(self, source: str, target: str) -> _Link:
-        """The link with the faults and the latency that hold for it now."""
-        link = self._links.get((source, target))
-        if link is None:
-            stream = self._randomness.stream(f"network/{source}->{target}")
-            link = self._links[source, target] = _Link(source, target, stream)
+    def _resolve(self, link: _Link) -> None:
+        """Find the faults and the latency that hold for a link now."""
+        source, target = link.source, link.target
         link.faults = tuple(f for f in self._faults if _matches(f.source, source) and _matches(f.target, target))
         for from_pattern, to_pattern, latency in self._latencies:
             if _matches(from_pattern, source) and _matches(to_pattern, target):
                 link.table_ns = latency.table_ns
         link.version = self.version
-        return link
 
     def _strike(self, link: _Link, delay_ns: int) -> int | None:
         """What the link's faults make of a message that would take `delay_ns`; None when it is lost."""
