@@ -127,6 +127,48 @@ def test_entering_one_loop_from_another_waits_until_that_one_is_idle(clock: Cloc
     assert log == ["first", "second"]
 
 
+def test_what_a_delivery_makes_ready_runs_on_its_loop_at_once(loop: SimLoop, clock: Clock) -> None:
+    seen: list[object] = []
+
+    async def main(future: asyncio.Future[int]) -> None:
+        seen.append((await future, asyncio.get_running_loop() is loop))
+
+    future = loop.create_future()
+    loop.enter(loop.create_task, main(future))
+    loop.deliver(future.set_result, 5)
+    assert seen == [(5, True)]
+    assert clock.now == 0
+
+
+def test_delivery_waits_while_the_host_is_paused_and_is_dropped_when_it_is_dead(loop: SimLoop, clock: Clock) -> None:
+    log: list[str] = []
+    loop.pause()
+    loop.deliver(log.append, "late")
+    clock.run_until(NS_PER_SECOND)
+    assert log == []
+    loop.resume()
+    clock.run_until(2 * NS_PER_SECOND)
+    assert log == ["late"]
+    loop.die()
+    loop.deliver(log.append, "to the dead")
+    clock.run_until(3 * NS_PER_SECOND)
+    assert log == ["late"]
+
+
+def test_pause_in_the_middle_of_a_round_leaves_the_rest_of_it_for_later(loop: SimLoop, clock: Clock) -> None:
+    log: list[str] = []
+    for step in ("first", "second", "third"):
+        loop.call_soon(log.append, step)
+        if step == "first":
+            loop.call_soon(loop.pause)
+    clock.run_until(NS_PER_SECOND)
+    assert log == ["first"]
+    loop.call_soon(log.append, "fourth")
+    loop.resume()
+    clock.run_until(2 * NS_PER_SECOND)
+    assert log == ["first", "second", "third", "fourth"]
+
+
 def test_future_set_from_outside_wakes_its_task(loop: SimLoop, clock: Clock) -> None:
     future: asyncio.Future[int] = loop.create_future()
     clock.after(7, future.set_result, 1)

@@ -231,3 +231,36 @@ def test_waiting_in_vain_leaves_nothing_behind(world: Any) -> None:
         return len(consumer._fetch_waiters)
 
     assert world.run(with_consumer(use)) == 0
+
+
+def test_two_who_wait_end_each_at_their_own_time(world: Any) -> None:
+    async def use(consumer: Any) -> list[float]:
+        loop = asyncio.get_running_loop()
+
+        async def wait(timeout_ms: int) -> float:
+            assert await consumer.getmany(timeout_ms=timeout_ms) == {}
+            return loop.time()
+
+        started = loop.time()
+        ended = await asyncio.gather(wait(300), wait(100), wait(200))
+        return [round(at - started, 3) for at in ended]
+
+    assert world.run(with_consumer(use)) == [0.3, 0.1, 0.2]
+
+
+def test_partition_without_records_does_not_remember_fetches_that_were_answered(world: Any) -> None:
+    async def main(kafka: Any) -> int:
+        tps = [TopicPartition("many", 0), TopicPartition("many", 3)]  # both led by one broker
+        consumer = kafka.consumer(auto_offset_reset="earliest")
+        consumer.assign(tps)
+        await consumer.start()
+        async with kafka.producer() as producer:
+            for i in range(5):
+                await producer.send_and_wait("many", b"v%d" % i, partition=0)
+                assert len(await consumer.getmany(timeout_ms=1000)) == 1
+        await asyncio.sleep(1)
+        await consumer.stop()
+        return len(world.cluster.partitions[tps[1]].fetch_waiters)
+
+    assert world.cluster.partitions["many", 0].leader == world.cluster.partitions["many", 3].leader
+    assert world.run(main) == 1

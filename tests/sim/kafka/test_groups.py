@@ -111,6 +111,27 @@ def test_member_that_falls_silent_expires_after_its_session(world: Any, diary: A
     assert set(owners(world).values()) == {1}
 
 
+def test_commit_goes_on_when_its_caller_is_cancelled(world: Any) -> None:
+    tp = TopicPartition("many", 0)
+
+    async def main(kafka: Any) -> Any:
+        consumer = kafka.consumer("many", group_id="g", enable_auto_commit=False)
+        await consumer.start()
+        committing = asyncio.create_task(consumer.commit({tp: 4}))
+        await asyncio.sleep(0)
+        committing.cancel()
+        await asyncio.wait([committing])
+        assert committing.cancelled()
+        await asyncio.sleep(1)
+        committed = await consumer.committed(tp)
+        await consumer.commit({tp: 5})
+        await consumer.stop()
+        return committed
+
+    assert world.run(main) == 4
+    assert world.cluster.groups.committed("g", tp) == 5
+
+
 def test_resumed_zombie_cannot_commit_and_joins_again(world: Any) -> None:
     tp = TopicPartition("many", 0)
 
