@@ -118,6 +118,11 @@ class CassandraCluster:
         session = self._sessions.get(host)
         return session.open_operations if session is not None else 0
 
+    def failed_ns(self, host: str) -> int | None:
+        """When an operation of the newest session of a host failed last; None when none has."""
+        session = self._sessions.get(host)
+        return session.failed_ns if session is not None else None
+
     def harness_session(self, keyspace: str | None = None, client: str = "observer") -> Session:
         """A session of the harness itself, outside all hosts: its `execute` runs the clock until the answer is
         there."""

@@ -243,6 +243,8 @@ class Session:
         """Profiles by name. When there are any, they take the place of the session's defaults, as in the driver."""
         self.open_operations = 0
         """Operations that this session has begun and not ended; none once its host is dead."""
+        self.failed_ns: int | None = None
+        """When an operation of this session failed last."""
         self._turn = 0
         self._node_count = len(server.nodes)
         self._ways_ns: dict[Node, tuple[tuple[int, ...], tuple[int, ...]] | None] = {}
@@ -1072,6 +1074,7 @@ class ResponseFuture:
 
     def _fail(self, error: Exception) -> None:
         self._close()
+        self.session.failed_ns = self.session.server.clock.now
         self._record(type(error).__name__)
         self._final_exception = error
         for fn, args, kwargs in tuple(self._errbacks):

@@ -50,6 +50,9 @@ IN_COMMIT: Final = Moment(
 ROWS_BEING_WRITTEN: Final = Moment(
     "rows-being-written", "rows or progress of a batch are on their way to the database", WRITING, 1_000, 150
 )
+ROWS_REFUSED: Final = Moment(
+    "rows-refused", "rows could not be written a moment ago, and wait to be written again", WRITING, 5_000, 2_000
+)
 BETWEEN_WRITE_AND_COMMIT: Final = Moment(
     "between-write-and-commit", "a batch is written, and the commit of its offsets is under way", WRITING, 1_000, 150
 )
@@ -70,6 +73,7 @@ MOMENTS: Final[dict[str, Moment]] = {
         IN_TRANSACTION,
         IN_COMMIT,
         ROWS_BEING_WRITTEN,
+        ROWS_REFUSED,
         BETWEEN_WRITE_AND_COMMIT,
         REQUESTS_OUTSTANDING,
         DURING_REBALANCE,
@@ -84,6 +88,7 @@ MEMBERS_AT_WORK: Final = (
     IN_TRANSACTION,
     IN_COMMIT,
     ROWS_BEING_WRITTEN,
+    ROWS_REFUSED,
     BETWEEN_WRITE_AND_COMMIT,
     DURING_REBALANCE,
     DURING_RECOVERY,

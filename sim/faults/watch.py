@@ -13,9 +13,14 @@ from sim.faults.moments import (
     MOMENTS,
     REQUESTS_OUTSTANDING,
     ROWS_BEING_WRITTEN,
+    ROWS_REFUSED,
     SNAPSHOT_BEING_WRITTEN,
 )
+from sim.scenario import MILLISECOND_NS
 from sim.script import Strike
+
+_BACKOFF_NS: Final = 20 * MILLISECOND_NS
+"""So long a service waits at least, before it asks the database again."""
 
 Sees = Callable[[Deployment, str], bool]
 """Whether the moment is now, for the host of that name."""
@@ -51,6 +56,11 @@ def _rows_being_written(world: Deployment, host: str) -> bool:
     return world.cassandra.open_operations(host) > 0
 
 
+def _rows_refused(world: Deployment, host: str) -> bool:
+    failed_ns = world.cassandra.failed_ns(host)
+    return failed_ns is not None and world.clock.now - failed_ns < _BACKOFF_NS
+
+
 def _between_write_and_commit(world: Deployment, host: str) -> bool:
     return world.kafka.is_asking(host, "commit_offsets")
 
@@ -79,6 +89,7 @@ _SEES: Final[dict[str, Sees]] = {
     IN_TRANSACTION.name: _in_transaction,
     IN_COMMIT.name: _in_commit,
     ROWS_BEING_WRITTEN.name: _rows_being_written,
+    ROWS_REFUSED.name: _rows_refused,
     BETWEEN_WRITE_AND_COMMIT.name: _between_write_and_commit,
     REQUESTS_OUTSTANDING.name: _requests_outstanding,
     DURING_REBALANCE.name: _during_rebalance,

@@ -60,6 +60,14 @@ def test_an_instance_is_struck_at_the_moment(moment: str, target: str) -> None:
     assert result.holds
 
 
+def test_an_instance_is_struck_when_its_rows_have_failed_and_wait_to_be_written_again() -> None:
+    timeouts = Strike("write-timeout", WAITS_FROM_NS, 3 * SECOND_NS, "*", 300_000)
+    result = run_with(timeouts, strike_at("rows-refused", "settlement-1"))
+    assert [(fault, met) for _, fault, met in began(result.trace)] == [("write-timeout", False), ("crash", True)]
+    assert result.simulated.met == {"rows-refused": 1}
+    assert result.holds
+
+
 def test_a_rebalance_and_a_recovery_are_seen_when_an_instance_stops() -> None:
     stop = Strike("stop-restart", WAITS_FROM_NS, 2 * SECOND_NS, "matching-1", 0)
     result = run_with(
