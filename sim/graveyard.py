@@ -30,6 +30,17 @@ def seal() -> None:
         _sealed = True
 
 
+def close() -> None:
+    """Collect what a run has left, and take what it has buried out of the collector's sight. Called when it is over.
+
+    Otherwise every later collection of the process goes over all its dead worlds again: five milliseconds for each run
+    of six hundred orders that there was before, until a campaign's worker does little else.
+    """
+    seal()
+    gc.collect()
+    gc.freeze()
+
+
 def bury(*remains: object) -> None:
     """Keep these objects, and all they refer to, from ever being collected."""
     seal()

@@ -8,7 +8,6 @@ stop       services get SIGTERM
 later      25 hours on, the rows are read again: live ones are there, finished ones are gone
 """
 
-import gc
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from cassandra.query import SimpleStatement, tuple_factory
 
 from schema import tables
 from schema.topics import Topology
-from sim import defects
+from sim import defects, graveyard
 from sim.clients import Clients
 from sim.deployment import Deployment, layout_of
 from sim.faults.catalogue import OPTIONS
@@ -151,7 +150,7 @@ def run_scenario(scenario: Scenario, out: Path | None, progress: Progress) -> Ru
     checking = time.perf_counter()
     progress.show("checking the trace")
     # The world that has just ended, and what Arrow keeps for its next chunks: that memory is wanted now.
-    gc.collect()
+    graveyard.close()
     pa.default_memory_pool().release_unused()
     found, completions = counts(trace), completions_by_reason(trace)
     verdicts = check(trace)
