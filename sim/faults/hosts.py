@@ -84,6 +84,7 @@ def _stop_restart(world: Deployment, strike: Strike) -> Undo:
         strikes_per_minute=Span(2, 10),
         duration_ms=Span(100, 14_000),
         moments=AT_WORK,
+        aimed_duration_ms=Span(6_000, 20_000),
     )
 )
 def _pause(world: Deployment, strike: Strike) -> Undo:
