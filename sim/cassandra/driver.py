@@ -933,7 +933,14 @@ class ResponseFuture:
         partition, key_space = row.partition, table.key_space
         mutations = None
         expires = False
+        before = row
         for table, row in changes:
+            # One order's row in two tables is kept once: rows are never changed.
+            if row.kept == before.kept:
+                row.kept = before.kept
+            if row.position == before.position:
+                row.position = before.position
+            before = row
             if row.ttl:
                 expires = True
             if mutations is None and (row.partition != partition or table.key_space != key_space):
