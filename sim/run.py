@@ -140,6 +140,7 @@ def run_scenario(scenario: Scenario, out: Path | None, progress: Progress) -> Ru
         storing = time.perf_counter()
         if writer is None:
             trace = Trace.of(simulated.recorder, simulated.manifest)
+            simulated.recorder.release()
         else:
             progress.show(f"storing the trace in {out}")
             trace = read_trace(writer.finish(simulated.manifest))

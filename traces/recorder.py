@@ -109,8 +109,13 @@ class _Kind:
     def grow(self) -> Callable[[], int]:
         """Make room for more rows of a chunk."""
         rows = len(self.buffer) // self.row_bytes
-        self.buffer.extend(bytes(min(rows, CHUNK_ROWS - rows) * self.row_bytes))
+        self.buffer.extend(bytes(min(max(rows, _FIRST_ROWS), CHUNK_ROWS - rows) * self.row_bytes))
         return self.rewind(rows)
+
+    def shrink(self) -> None:
+        """Give the buffer's memory back. No row may be in it."""
+        self.buffer.clear()
+        self.places = iter(range(0))
 
     def admit(self, row: tuple[object, ...]) -> bool:
         """Number the texts of a row that have no number yet; False when there is a value that can never be packed."""
@@ -236,6 +241,13 @@ class Recorder:
         """The run is over: what is in no chunk yet goes to the sink too. Nothing may be recorded any more."""
         for state in self._waiting():
             self._flush(state)
+        for state in self._kinds.values():
+            state.shrink()
+
+    def release(self) -> None:
+        """Let go of the events that are kept: those who were given them have them. The frames of dead hosts keep the
+        recorder itself for ever."""
+        self._kept.clear()
 
     def table(self, kind: str) -> pa.Table:
         """The events of one kind, where they are kept. Raises KeyError for an unknown kind."""
