@@ -23,6 +23,7 @@ from sim.shrink.fewer import (
     less_time,
     script_of,
     shorter,
+    sooner,
     with_script,
 )
 from sim.shrink.simpler import (
@@ -89,6 +90,13 @@ def test_the_end_is_cut_off(case: Scenario) -> None:
     operations = script_of(case).operations
     found = shorter(case, having(operations[40].request_id))
     assert script_of(found).operations == operations[:41]
+
+
+def test_strikes_come_sooner(case: Scenario) -> None:
+    strikes = (Strike("crash", 800, 1, "matching-1", 0), Strike("crash", 1_600, 1, "matching-2", 0))
+    found = sooner(with_script(case, strikes=strikes), when(lambda each: script_of(each).strikes[0].at_ns >= 200))
+    assert [each.at_ns for each in script_of(found).strikes] == [200, 400]
+    assert sooner(with_script(case, strikes=()), ALWAYS) == with_script(case, strikes=())
 
 
 def test_users_who_do_not_matter_go(case: Scenario) -> None:
