@@ -44,7 +44,7 @@ SCENARIOS: dict[str, Scenario] = {
     "completion-without-lookup-dropped": SMALL,
     "created-at-from-clock": SMALL,
     "server-side-timestamps": SMALL,
-    "fills-added-on-replay": replace(MEDIUM, seed=4, faults="crash-loop,commit-refused"),
+    "fills-added-on-replay": replace(MEDIUM, seed=10, faults="crash-loop,commit-refused"),
     "maker-trade-missing": SMALL,
     "finished-orders-listed": SMALL,
     "limit-before-filter": replace(SMALL, seed=5),
