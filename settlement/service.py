@@ -81,7 +81,7 @@ class SettlementConfig:
     group_id: str = "settlement"
     chunk_records: int = 500
     poll_ms: int = 1_000
-    pace_ms: int = 100
+    pace_ms: int = 50
     checkpoint_ms: int = 500
     revoke_ms: int = 5_000
     session_timeout_ms: int = 10_000

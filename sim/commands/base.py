@@ -23,6 +23,12 @@ class CommandError(Exception):
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a summary.")]
+Orders = Annotated[int | None, typer.Option(help="New orders that the synthetic flow places, a seed.")]
+Users = Annotated[int | None, typer.Option(help="Clients that trade.")]
+Symbols = Annotated[int | None, typer.Option(help="Tradable pairs of the synthetic market.")]
+Duration = Annotated[
+    str | None, typer.Option(metavar="S", help="Simulated seconds of work under faults.", show_default=False)
+]
 
 
 def parse_duration(text: str) -> int:

@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from sim.commands.base import HOLDS, VIOLATED, CommandError, Json, parse_duration, size_options, stderr_progress
+from sim.commands.base import (
+    HOLDS,
+    VIOLATED,
+    CommandError,
+    Duration,
+    Json,
+    Orders,
+    Symbols,
+    Users,
+    size_options,
+    stderr_progress,
+)
 
 gallery = typer.Typer(help="The defect gallery: what the harness must find, and how soon it does.")
 
@@ -29,8 +40,8 @@ def measure_power(
     only: Annotated[str, typer.Option(help="Names of defects joined by commas (default all).")] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds after which a defect counts as not caught.")] = 200,
     first_seed: Annotated[int, typer.Option(min=0, help="The seed to begin with.")] = 0,
-    orders: Annotated[int, typer.Option(help="New orders that the synthetic flow places.")] = 600,
-    duration: Annotated[str, typer.Option(metavar="S", help="Simulated seconds of work under faults.")] = "20",
+    orders: Orders = None,
+    duration: Duration = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes (default one a core).")] = None,
     json: Json = False,
 ) -> None:
@@ -45,7 +56,7 @@ def measure_power(
     names = [name.strip() for name in only.split(",")] if only else list(GALLERY)
     for name in names:
         named(name)
-    base = Scenario(seed=first_seed, orders=orders, duration_ns=parse_duration(duration))
+    base = Scenario(seed=first_seed, **size_options(orders, None, None, duration))
     catches = print_power(
         hunt_all(names, base, seeds, jobs or os.cpu_count() or 1), stderr_progress(), json_wanted=json
     )
@@ -57,7 +68,7 @@ def shrink_gallery(
     only: Annotated[str, typer.Option(help="Names of defects joined by commas (default all).")] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds to look for one that catches the defect.")] = 200,
     runs: Annotated[int, typer.Option(min=1, help="Cases to run at most, a defect.")] = 600,
-    orders: Annotated[int, typer.Option(help="New orders that the synthetic flow places.")] = 600,
+    orders: Orders = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes (default one a core).")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the repro of each smallest case here.")] = None,
     json: Json = False,
@@ -79,7 +90,9 @@ def shrink_gallery(
     width = jobs or os.cpu_count() or 1
     progress = stderr_progress()
     progress.show(f"{len(names)} defects to hunt and to shrink")
-    for name, each in smallest_of_all(names, Scenario(orders=orders), seeds, runs, width, out):
+    for name, each in smallest_of_all(
+        names, Scenario(**size_options(orders, None, None, None)), seeds, runs, width, out
+    ):
         found[name] = each
         progress.clear()
         if not json:
@@ -98,12 +111,10 @@ def campaign(
         str | None,
         typer.Option(help="none, swarm, or names joined by commas (default swarm, or what the defect needs)."),
     ] = None,
-    orders: Annotated[int | None, typer.Option(help="New orders that the synthetic flow places, a seed.")] = None,
-    users: Annotated[int | None, typer.Option(help="Clients that trade.")] = None,
-    symbols: Annotated[int | None, typer.Option(help="Tradable pairs of the synthetic market.")] = None,
-    duration: Annotated[
-        str | None, typer.Option(metavar="S", help="Simulated seconds of work under faults.", show_default=False)
-    ] = None,
+    orders: Orders = None,
+    users: Users = None,
+    symbols: Symbols = None,
+    duration: Duration = None,
     again: Annotated[int, typer.Option(min=0, help="Run so many seeds twice: their digests must be equal.")] = 0,
     judge: Annotated[
         str, typer.Option(metavar="NAME,...", help="Only these invariants count, and must be exercised (default all).")

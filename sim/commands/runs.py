@@ -5,17 +5,26 @@ from typing import Annotated
 
 import typer
 
-from sim.commands.base import HOLDS, VIOLATED, CommandError, Json, size_options, stderr_progress
+from sim.commands.base import (
+    HOLDS,
+    VIOLATED,
+    CommandError,
+    Duration,
+    Json,
+    Orders,
+    Symbols,
+    Users,
+    size_options,
+    stderr_progress,
+)
 
 
 def run(
     seed: Annotated[int, typer.Option(help="Where every random stream of the run begins.")] = 0,
-    orders: Annotated[int | None, typer.Option(help="New orders that the synthetic flow places.")] = None,
-    users: Annotated[int | None, typer.Option(help="Clients that trade.")] = None,
-    symbols: Annotated[int | None, typer.Option(help="Tradable pairs of the synthetic market.")] = None,
-    duration: Annotated[
-        str | None, typer.Option(metavar="S", help="Simulated seconds of work under faults.", show_default=False)
-    ] = None,
+    orders: Orders = None,
+    users: Users = None,
+    symbols: Symbols = None,
+    duration: Duration = None,
     flow: Annotated[
         str, typer.Option(help="synthetic, or a file: JSON lines, NASDAQ ITCH 5.0 (plain or .gz), LOBSTER messages.")
     ] = "synthetic",

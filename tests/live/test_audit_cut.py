@@ -30,7 +30,7 @@ DAY_NS = 24 * 3600 * SECOND_NS
 def run() -> Trace:
     """A run under faults that has settled."""
     with Path("/dev/null").open("w") as nowhere:
-        result = run_scenario(Scenario(seed=4, orders=150, users=6, duration_ns=5 * SECOND_NS), None, Progress(nowhere))
+        result = run_scenario(Scenario(seed=2, orders=150, users=6, duration_ns=5 * SECOND_NS), None, Progress(nowhere))
     assert result.holds
     return result.trace
 

@@ -11,7 +11,7 @@ from sim.scenario import NO_FAULTS, SECOND_NS, Scenario
 from sim.script import Strike
 from traces.reachability import GOALS, THEMES, reached
 
-SEEDS = (212, 185, 205, 196, 190, 209, 218)
+SEEDS = (16, 100, 20, 52)
 """Default seeds that reach every goal but one between them. Another model of latencies may ask for others: a campaign
 tells."""
 LATE = (
@@ -29,7 +29,7 @@ def goals_of(scenario: Scenario) -> dict[str, int]:
 
 def late_writer() -> Scenario:
     """The rarest situation, written out: an older revision of a row comes after a newer one."""
-    scenario = written_out(Scenario(seed=1, faults=NO_FAULTS))
+    scenario = written_out(Scenario(seed=4, faults=NO_FAULTS))
     assert scenario.script is not None
     return dataclasses.replace(scenario, script=msgspec.structs.replace(scenario.script, strikes=LATE))
 

@@ -14,7 +14,10 @@ from sim.scenario import NO_FAULTS, SECOND_NS, Scenario
 SMALL = Scenario(orders=60, users=4, duration_ns=4 * SECOND_NS, snapshot_interval_outputs=20, faults=NO_FAULTS)
 MEDIUM = replace(SMALL, orders=120, users=6, duration_ns=6 * SECOND_NS)
 LARGE = replace(SMALL, orders=300, users=12, duration_ns=10 * SECOND_NS)
-DEFAULT = Scenario()
+
+SEEDS = 12
+"""How many seeds a defect is given, from that of its scenario on. It takes the first, until the order of things changes
+in a run: then another may be needed, and a slow test here says that the scenario wants another seed."""
 
 BREAKS_ASSUMPTION = ("lost-record", "corrupt-record")
 """Faults under which only `corrupt-input-stops` holds of the intact code."""
@@ -28,23 +31,23 @@ SCENARIOS: dict[str, Scenario] = {
     "released-twice": SMALL,
     "retry-places-again": SMALL,
     "retry-memory-lost": replace(SMALL, seed=1, faults="rebalance,lost-answers"),
-    "plain-producer": replace(MEDIUM, seed=3, faults="crash,lost-answers"),
+    "plain-producer": replace(MEDIUM, seed=2, faults="crash,lost-answers"),
     "failed-delivery-committed": replace(SMALL, seed=2, faults="no-leader"),
     "uncommitted-read": replace(SMALL, seed=3, faults="crash,transaction-timeout"),
     "group-offset-resumed": replace(SMALL, seed=1, faults="stalled-markers,rebalance"),
-    "snapshot-one-record-off": Scenario(seed=7, orders=150, duration_ns=10 * SECOND_NS, snapshot_interval_outputs=10),
-    "old-instance-not-fenced": replace(DEFAULT, seed=1, faults="pause"),
+    "snapshot-one-record-off": Scenario(seed=2, orders=150, duration_ns=10 * SECOND_NS, snapshot_interval_outputs=10),
+    "old-instance-not-fenced": replace(LARGE, seed=1, orders=600, duration_ns=20 * SECOND_NS, faults="pause"),
     "input-dropped-when-full": replace(LARGE, seed=1),
     "order-events-ignored": SMALL,
     "live-rows-expire": SMALL,
     "gap-skipped": replace(SMALL, seed=1, faults="lost-record"),
     "undecodable-dropped": replace(SMALL, faults="corrupt-record"),
-    "offsets-before-rows": replace(SMALL, seed=14, faults="crash,write-timeout"),
+    "offsets-before-rows": replace(MEDIUM, seed=7, faults="crash,write-timeout"),
     "database-error-dropped": replace(SMALL, seed=2, faults="write-timeout"),
     "completion-without-lookup-dropped": SMALL,
     "created-at-from-clock": SMALL,
     "server-side-timestamps": SMALL,
-    "fills-added-on-replay": replace(MEDIUM, seed=10, faults="crash-loop,commit-refused"),
+    "fills-added-on-replay": replace(MEDIUM, seed=4, faults="crash-loop,commit-refused"),
     "maker-trade-missing": SMALL,
     "finished-orders-listed": SMALL,
     "limit-before-filter": replace(SMALL, seed=5),
@@ -72,10 +75,14 @@ def test_every_defect_has_a_scenario() -> None:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_defect_is_caught_by_what_must_catch_it(name: str) -> None:
-    found = violated(replace(SCENARIOS[name], defect=name))
-    assert set(found) & set(GALLERY[name].caught_by), found
-    # A replacement that does not fit the code any more would only raise, and be caught for that.
-    assert "alarms" not in found
+    first = SCENARIOS[name]
+    for seed in range(first.seed, first.seed + SEEDS):
+        found = violated(replace(first, seed=seed, defect=name))
+        # A replacement that does not fit the code any more would only raise, and be caught for that.
+        assert "alarms" not in found
+        if set(found) & set(GALLERY[name].caught_by):
+            return
+    pytest.fail(f"not caught by {' or '.join(GALLERY[name].caught_by)} in {SEEDS} seeds")
 
 
 @pytest.mark.parametrize("scenario", dict.fromkeys(SCENARIOS.values()), ids=lambda each: f"{each.faults}-{each.seed}")
