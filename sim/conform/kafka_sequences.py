@@ -5,6 +5,9 @@ what is in the log and in the group. Offsets are told from where the sequence be
 serves many sequences: setting one up takes longer than playing on it. What a sequence has broken or fenced is replaced
 before the next one.
 
+What prefetching readers have when records are deleted is a matter of luck on a real broker. So a sequence that differed
+is played on it once more, and counts as unsteady when the broker now does what the double did.
+
 A step that ends a transaction is over when its markers are in the log, and its offsets in the group. Everything else is
 awaited by its own answer. No step waits for a time-out: what needs one is a test of the suite.
 """
@@ -459,6 +462,8 @@ class Report:
     steps: int = 0
     records: int = 0
     """Records read at the ends of sequences."""
+    unsteady: int = 0
+    """Sequences that the server played once unlike the double, and then like it."""
     differences: list[str] = field(default_factory=list)
 
 
@@ -478,10 +483,15 @@ class Pair:
         self.report.steps += len(steps)
         state: Any = theirs[-1]
         self.report.records += sum(len(found) for found in state[1]["uncommitted"].values())
-        for place, (expected, found) in enumerate(zip(theirs, ours, strict=True)):
-            if expected != found:
-                self.close()  # what a sequence with a difference leaves behind is anybody's guess
-                raise Difference(_told(theirs, place, found[1]))
+        if theirs == ours:
+            return
+        self.close()  # what a sequence with a difference leaves behind is anybody's guess
+        if self._on_server(steps) == ours:
+            self.report.unsteady += 1
+            return
+        self.close()
+        place = next(place for place, both in enumerate(zip(theirs, ours, strict=True)) if both[0] != both[1])
+        raise Difference(_told(theirs, place, ours[place][1]))
 
     def close(self) -> None:
         """Stop the clients of the server's stage."""
@@ -539,7 +549,7 @@ def run_sequences(
 
     try:
         compare()
-    except Difference as difference:
+    except (Difference, hypothesis.errors.Flaky) as difference:
         pair.report.differences.append(str(difference))
     finally:
         pair.close()

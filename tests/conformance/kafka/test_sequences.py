@@ -81,6 +81,26 @@ def test_sequence_comes_to_the_same_on_a_stage_that_has_been_used(monkeypatch: p
     side.close()
 
 
+def test_what_a_server_does_only_once_is_counted_and_no_difference() -> None:
+    """Held against a side that commits where it should abort, the first time."""
+    steps: list[Any] = [("begin", "first"), ("send", "first", 0, 1, 3), ("abort", "first"), ("fetch", "committed")]
+
+    class UnsteadyPair(Pair):
+        has_erred = False
+
+        def _on_server(self, steps: list[Any]) -> list[Any]:
+            wrong = [
+                ("commit", *rest) if name == "abort" and not self.has_erred else (name, *rest) for name, *rest in steps
+            ]
+            self.has_erred = True
+            results = play_on_double(wrong)
+            return [(step, result) for step, (_, result) in zip([*steps, "final state"], results, strict=True)]
+
+    pair = UnsteadyPair(ServerSide("127.0.0.1:9"))
+    pair.compare(steps)
+    assert (pair.report.sequences, pair.report.unsteady) == (1, 1)
+
+
 def test_a_difference_is_told_with_the_sequence_up_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Held against a side that commits where it should abort."""
 

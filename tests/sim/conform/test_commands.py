@@ -99,7 +99,7 @@ def test_status_says_whether_the_double_conforms(
         "holds": status == 0,
         "tests": {"double": {"passed": 5}, "server": {"passed": 4, **({"failed": 1} if failed else {})}},
         "failed": failed,
-        "compared": {"sequences": 30, "steps": 7, "records": 3},
+        "compared": {"sequences": 30, "steps": 7, "records": 3, "unsteady": 0},
         "differences": differences,
     }
     ended, out, _ = conform("kafka", "--kafka", listening, "--sequences", "30")
@@ -107,7 +107,7 @@ def test_status_says_whether_the_double_conforms(
     lines = out.splitlines()
     assert lines[0].startswith(f"kafka at {listening}: {'conforms' if status == 0 else 'DIFFERS'} (")
     assert lines[1] == "  tests on the double  5 passed"
-    assert lines[3] == "  compared              30 sequences, 7 steps, 3 records"
+    assert lines[3] == "  compared              30 sequences, 7 steps, 3 records, 0 unsteady"
     assert lines[4:] == [
         *(f"  failed: {test}: {why}" for test, why in failed.items()),
         *(["  they differ:", "    here"] if differences else []),
