@@ -16,13 +16,10 @@ from sim.clock import NS_PER_SECOND, Clock
 from sim.loop import SimLoop
 from sim.orderly import deterministic_asyncio
 
-HOPS = 20_000
-SLEEPS = 20_000
-OPERATIONS = 200_000
 REPETITIONS = 5
 
 
-def queue_hop() -> dict[str, float]:
+def queue_hop(hops: int = 20_000, repetitions: int = REPETITIONS) -> dict[str, float]:
     """Microseconds for handing one item from task to task through an asyncio.Queue, and the ratio to stock asyncio."""
 
     async def ping_pong() -> None:
@@ -30,12 +27,12 @@ def queue_hop() -> dict[str, float]:
         back: asyncio.Queue[int] = asyncio.Queue()
 
         async def left() -> None:
-            for number in range(HOPS // 2):
+            for number in range(hops // 2):
                 await there.put(number)
                 await back.get()
 
         async def right() -> None:
-            for number in range(HOPS // 2):
+            for number in range(hops // 2):
                 await there.get()
                 await back.put(number)
 
@@ -43,9 +40,9 @@ def queue_hop() -> dict[str, float]:
 
     # In turns, so that a slow spell of the machine hits both.
     stock_us, simulated_us = [], []
-    for _ in range(REPETITIONS):
-        stock_us.append(_microseconds(lambda: asyncio.run(ping_pong()), HOPS))
-        simulated_us.append(_microseconds(lambda: _simulate(ping_pong()), HOPS))
+    for _ in range(repetitions):
+        stock_us.append(_microseconds(lambda: asyncio.run(ping_pong()), hops))
+        simulated_us.append(_microseconds(lambda: _simulate(ping_pong()), hops))
     return {
         "queue_hop_us": min(simulated_us),
         "stock_queue_hop_us": min(stock_us),
@@ -53,11 +50,11 @@ def queue_hop() -> dict[str, float]:
     }
 
 
-def sleeps() -> dict[str, float]:
+def sleeps(count: int = 20_000, repetitions: int = REPETITIONS) -> dict[str, float]:
     """Microseconds for one asyncio.sleep, and for one plain timer of the clock."""
 
     async def sleeper() -> None:
-        for _ in range(SLEEPS):
+        for _ in range(count):
             await asyncio.sleep(0.001)
 
     def tick(clock: Clock, left: int) -> None:
@@ -66,21 +63,21 @@ def sleeps() -> dict[str, float]:
 
     def timers() -> None:
         clock = Clock()
-        tick(clock, SLEEPS)
+        tick(clock, count)
         clock.run()
 
     return {
-        "sleep_us": min(_microseconds(lambda: _simulate(sleeper()), SLEEPS) for _ in range(REPETITIONS)),
-        "timer_us": min(_microseconds(timers, SLEEPS) for _ in range(REPETITIONS)),
+        "sleep_us": min(_microseconds(lambda: _simulate(sleeper()), count) for _ in range(repetitions)),
+        "timer_us": min(_microseconds(timers, count) for _ in range(repetitions)),
     }
 
 
-def timers_swept() -> dict[str, float]:
+def timers_swept(operations: int = 200_000) -> dict[str, float]:
     """Operations under a time-out that never strikes: microseconds each, and the entries left on the clock's heap."""
     entries = 0
 
-    async def operations() -> None:
-        for _ in range(OPERATIONS):
+    async def work() -> None:
+        for _ in range(operations):
             async with asyncio.timeout(30):
                 await asyncio.sleep(0)
 
@@ -89,10 +86,10 @@ def timers_swept() -> dict[str, float]:
         clock = Clock()
         loop = SimLoop(clock)
         with deterministic_asyncio():
-            loop.run_until_complete(operations())
+            loop.run_until_complete(work())
         entries = clock.pending
 
-    return {"timeout_us": _microseconds(run, OPERATIONS), "heap_entries_left": float(entries)}
+    return {"timeout_us": _microseconds(run, operations), "heap_entries_left": float(entries)}
 
 
 def _simulate(program: Coroutine[Any, Any, object]) -> None:

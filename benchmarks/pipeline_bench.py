@@ -7,20 +7,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-SEEDS = (1, 2, 3, 4, 5)
-ORDERS = 20_000
 ORDERS_PER_SECOND = 2_000
 """Simulated arrivals, as dense as in a busy market. Every seam batches by it: at 250 a second an order costs
 twice as much."""
-CAMPAIGN_SEEDS = 12
-MEMORY_ORDERS = (20_000, 100_000)
 
 
-def whole_order() -> dict[str, float]:
+def whole_order(orders: int = 20_000, seeds: Sequence[int] = (1, 2, 3, 4, 5)) -> dict[str, float]:
     """Orders per second of wall time over several seeds, and the share of it that checking and storing took."""
-    runs = [_run(seed, ORDERS) for seed in SEEDS]
+    runs = [_run(seed, orders) for seed in seeds]
     return {
         "orders_per_second": statistics.median(run["orders"] / run["wall_seconds"] for run in runs),
         "check_and_store_share": statistics.median(run["judge_seconds"] / run["wall_seconds"] for run in runs),
@@ -28,36 +25,35 @@ def whole_order() -> dict[str, float]:
     }
 
 
-def memory() -> dict[str, float]:
+def memory(sizes: Sequence[int] = (20_000, 100_000)) -> dict[str, float]:
     """Peak resident memory of a run, by its size, in MB; linear when the second is at most five times the first."""
-    figures = {f"peak_mb_{orders}_orders": _run(1, orders)["peak_mb"] for orders in MEMORY_ORDERS}
-    return figures
+    return {f"peak_mb_{orders}_orders": _run(1, orders)["peak_mb"] for orders in sizes}
 
 
-def help_time() -> dict[str, float]:
+def help_time(times: int = 5) -> dict[str, float]:
     """Seconds until `exchange-sim --help` has printed."""
-    times = []
-    for _ in range(5):
+    seconds = []
+    for _ in range(times):
         started = time.perf_counter()
         subprocess.run([sys.executable, "-m", "sim.commandline", "--help"], check=True, capture_output=True)
-        times.append(time.perf_counter() - started)
-    return {"help_seconds": statistics.median(times)}
+        seconds.append(time.perf_counter() - started)
+    return {"help_seconds": statistics.median(seconds)}
 
 
-def two_jobs() -> dict[str, float]:
+def two_jobs(seeds: int = 24) -> dict[str, float]:
     """How many times faster a block of seeds is with two processes than with one."""
-    one, two = _seeds_per_second(jobs=1), _seeds_per_second(jobs=2)
+    one, two = _seeds_per_second(seeds, jobs=1), _seeds_per_second(seeds, jobs=2)
     return {"seeds_per_second_1_job": one, "seeds_per_second_2_jobs": two, "two_jobs_over_one": two / one}
 
 
-def _seeds_per_second(jobs: int) -> float:
+def _seeds_per_second(seeds: int, jobs: int) -> float:
     """How fast a campaign runs and judges its seeds, the start of its processes included."""
     from sim.campaign.seeds import run_seed
     from sim.campaign.workers import LocalWorkers
     from sim.scenario import Scenario
 
     started = time.perf_counter()
-    count = sum(1 for _ in LocalWorkers(jobs).results(run_seed, map(Scenario, range(CAMPAIGN_SEEDS))))
+    count = sum(1 for _ in LocalWorkers(jobs).results(run_seed, map(Scenario, range(seeds))))
     return count / (time.perf_counter() - started)
 
 

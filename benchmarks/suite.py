@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from sim.progress import Progress
@@ -36,32 +36,55 @@ class Benchmark:
     module: str
     function: str
     targets: tuple[Target, ...] = ()
+    quick: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments with which it is over at once: the figures are worth nothing then, but everything was done."""
 
-    def run(self) -> dict[str, float]:
-        function: Callable[[], dict[str, float]] = getattr(import_module(f"benchmarks.{self.module}"), self.function)
-        return function()
+    def run(self, *, quick: bool = False) -> dict[str, float]:
+        """Measure; at the size that means something, unless it only has to be seen that it works."""
+        function: Callable[..., dict[str, float]] = getattr(import_module(f"benchmarks.{self.module}"), self.function)
+        return function(**(self.quick if quick else {}))
 
 
 SUITE: Final[dict[str, Benchmark]] = {
-    "book": Benchmark("book_bench", "book", (Target("book_messages_per_second_worst", 800_000, True),)),
-    "matching": Benchmark("matching_bench", "matching", (Target("matching_inputs_per_second", 200_000, True),)),
-    "balance": Benchmark("ubscore_bench", "ubscore", (Target("balance_requests_per_second", 100_000, True),)),
-    "queue-hop": Benchmark("loop_bench", "queue_hop", (Target("queue_hop_ratio", 1.0, False),)),
-    "sleeps": Benchmark("loop_bench", "sleeps"),
-    "timers-swept": Benchmark("loop_bench", "timers_swept"),
-    "kafka-record": Benchmark("kafka_bench", "record_cost"),
-    "cassandra-insert": Benchmark("cassandra_bench", "insert_cost"),
-    "cassandra-settle": Benchmark("cassandra_bench", "settle_cost"),
-    "trace-event": Benchmark("trace_bench", "event_cost"),
-    "trace-check": Benchmark("trace_bench", "check_cost"),
+    "book": Benchmark(
+        "book_bench",
+        "book",
+        (Target("book_messages_per_second_worst", 800_000, True),),
+        {"messages": 500, "rounds": 1},
+    ),
+    "matching": Benchmark(
+        "matching_bench",
+        "matching",
+        (Target("matching_inputs_per_second", 200_000, True),),
+        {"inputs": 500, "rounds": 1},
+    ),
+    "balance": Benchmark(
+        "ubscore_bench",
+        "ubscore",
+        (Target("balance_requests_per_second", 100_000, True),),
+        {"requests": 500, "rounds": 1},
+    ),
+    "queue-hop": Benchmark(
+        "loop_bench", "queue_hop", (Target("queue_hop_ratio", 1.0, False),), {"hops": 200, "repetitions": 1}
+    ),
+    "sleeps": Benchmark("loop_bench", "sleeps", quick={"count": 200, "repetitions": 1}),
+    "timers-swept": Benchmark("loop_bench", "timers_swept", quick={"operations": 500}),
+    "kafka-record": Benchmark("kafka_bench", "record_cost", quick={"records": 400}),
+    "cassandra-insert": Benchmark("cassandra_bench", "insert_cost", quick={"rows": 100}),
+    "cassandra-settle": Benchmark("cassandra_bench", "settle_cost", quick={"orders": 40}),
+    "trace-event": Benchmark("trace_bench", "event_cost", quick={"events": 200}),
+    "trace-check": Benchmark("trace_bench", "check_cost", quick={"orders": 60, "small_orders": 20}),
     "whole-order": Benchmark(
         "pipeline_bench",
         "whole_order",
         (Target("orders_per_second", 3_000, True), Target("check_and_store_share", 0.20, False)),
+        {"orders": 40, "seeds": (1,)},
     ),
-    "memory": Benchmark("pipeline_bench", "memory", (Target("peak_mb_100000_orders", 500, False),)),
-    "help": Benchmark("pipeline_bench", "help_time", (Target("help_seconds", 0.3, False),)),
-    "two-jobs": Benchmark("pipeline_bench", "two_jobs", (Target("two_jobs_over_one", 1.8, True),)),
+    "memory": Benchmark(
+        "pipeline_bench", "memory", (Target("peak_mb_100000_orders", 500, False),), {"sizes": (40, 80)}
+    ),
+    "help": Benchmark("pipeline_bench", "help_time", (Target("help_seconds", 0.3, False),), {"times": 1}),
+    "two-jobs": Benchmark("pipeline_bench", "two_jobs", (Target("two_jobs_over_one", 1.8, True),), {"seeds": 2}),
 }
 
 
