@@ -104,7 +104,7 @@ def _pom(service: str) -> str:
         for each in ARTIFACTS[service]
     )
     return f"""<?xml version="1.0" encoding="UTF-8"?>
-<project xmlns="http://maven.apache.org/POM/4.0.0">
+<project>
   <modelVersion>4.0.0</modelVersion>
   <groupId>exchange-sim</groupId><artifactId>{service}-server</artifactId><version>1</version>
   <packaging>pom</packaging>
