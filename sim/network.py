@@ -95,6 +95,14 @@ class _Link:
         self.last_arrival_ns = 0
         self.version = -1
 
+    def draw_ns(self) -> int:
+        """The latency of the next message, before any fault."""
+        drawn = self.drawn
+        if drawn == 1:
+            drawn = self.bits(_DRAWN_BITS) | _DRAWN_END
+        self.drawn = drawn >> LATENCY_BITS
+        return self.table_ns[drawn & _LATENCY_MASK]
+
 
 class _Links(dict[tuple[str, str], _Link]):
     """The links by source and target; each comes into being when it is first asked for."""
@@ -131,11 +139,7 @@ class Network:
         link = self._links[source, target]
         if link.version != self.version:
             self._resolve(link)
-        drawn = link.drawn
-        if drawn == 1:
-            drawn = link.bits(_DRAWN_BITS) | _DRAWN_END
-        link.drawn = drawn >> LATENCY_BITS
-        delay_ns = link.table_ns[drawn & _LATENCY_MASK]
+        delay_ns = link.draw_ns()
         if link.faults:
             struck_ns = self._strike(link, delay_ns)
             if struck_ns is None:
@@ -160,11 +164,7 @@ class Network:
         link = self._links[source, target]
         if link.version != self.version:
             self._resolve(link)
-        drawn = link.drawn
-        if drawn == 1:
-            drawn = link.bits(_DRAWN_BITS) | _DRAWN_END
-        link.drawn = drawn >> LATENCY_BITS
-        delay_ns = link.table_ns[drawn & _LATENCY_MASK]
+        delay_ns = link.draw_ns()
         return self._strike(link, delay_ns) if link.faults else delay_ns
 
     def clear_table_ns(self, source: str, target: str) -> tuple[int, ...] | None:

@@ -162,7 +162,7 @@ def _print_faults(result: RunResult) -> None:
         met = ", ".join(f"{name} {count}" for name, count in simulated.met.items())
         print(f"  at the moment they waited for: {met}")
     hits = ", ".join(f"{name} {count:,}" for name, count in simulated.hits.items() if count)
-    print(f"  of which suffered: {hits or 'nothing'}")
+    print(f"  messages, operations and servers that they hit: {hits or 'none'}")
 
 
 def _verdicts(verdicts: Mapping[str, Verdict]) -> dict[str, dict[str, object]]:

@@ -5,7 +5,7 @@ One datacenter, `datacenter1`. Sessions are what the driver's `Cluster.connect` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from sim.cassandra import statements as st
@@ -295,9 +295,9 @@ class CassandraCluster:
         if self._hints:
             self._set_hint_timer()
 
-    def slow_down(self, node: Node, extra_ns: int) -> None:
-        """Let everything the node does take so much longer; 0 takes it back."""
-        node.extra_ns = extra_ns
+    def slow_down(self, node: Node, extra_ns: int) -> Callable[[], None]:
+        """Let everything the node does take so much longer, until what is returned is called."""
+        return node.slowness.begin(extra_ns)
 
     # ---- the end of a run
 
@@ -305,7 +305,7 @@ class CassandraCluster:
         """Take back every fault of the cluster (not of the network): the beginning of the second phase of a run."""
         self.faults.disarm_all()
         for node in self.nodes:
-            node.extra_ns = 0
+            node.slowness.clear()
             node.wall.synchronise()
             if not node.is_up or not node.is_known_up:
                 self.bring_up(node)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sim.clock import Clock
 from sim.hosts import WallClock
+from sim.overlap import Overlap
 
 
 class Node:
@@ -20,12 +21,16 @@ class Node:
         """Whether coordinators keep hints for this node while it is away."""
         self.extra_ns = 0
         """How much longer than usual everything takes here (fault: slow)."""
+        self.slowness = Overlap(self._set_extra_ns)
         self.epoch = 0
         """Grows when the node goes down: connections of an earlier epoch are dead."""
         self.down_since_ns = 0
 
     def __repr__(self) -> str:
         return f"<Node {self.name}>"
+
+    def _set_extra_ns(self, extra_ns: int) -> None:
+        self.extra_ns = extra_ns
 
     def now_us(self, delay_ns: int) -> int:
         """Microseconds of the node's wall clock, `delay_ns` from now."""

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import for_code
+from aiokafka.errors import KafkaError, for_code
 from aiokafka.structs import TopicPartition
 
 from sim.clock import NS_PER_SECOND, Clock
@@ -134,6 +134,7 @@ class ServerSide:
     def __init__(self, bootstrap_servers: str) -> None:
         self.bootstrap_servers = bootstrap_servers
         self._runner = asyncio.Runner()
+        self._runner.get_loop().set_exception_handler(_pass_over_unretrieved)
         self._prefix = f"conform-{time.time_ns() // 1_000_000:x}"
         self._numbers = 0
         self._pool: dict[int, list[str]] = {}
@@ -178,6 +179,15 @@ class ServerSide:
         if self._created:
             self._runner.run(_delete_topics(self.clients, self._created))
         self._runner.close()
+
+
+def _pass_over_unretrieved(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Tell of what goes wrong in the loop, but for errors of deliveries and requests that nobody awaits any more.
+
+    Programs leave those behind on purpose, and aiokafka does when a client stops.
+    """
+    if not isinstance(context.get("exception"), KafkaError):
+        loop.default_exception_handler(context)
 
 
 class _RealClients:

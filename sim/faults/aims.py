@@ -1,13 +1,10 @@
 """Whom a fault aims at: each aim draws one target of its sort from the layout of the exchange."""
 
 from collections.abc import Callable
-from typing import Final
 
 from schema.topics import BALANCE_EVENTS, ENGINE_OUTPUTS, FUND_UPDATES, ORDER_REQUESTS, VALIDATED_ORDERS
 from sim.faults.plan import Layout
 from sim.randomness import Stream
-
-TRANSACTIONAL_SERVICES: Final = ("ubscore", "matching")
 
 
 def any_host(stream: Stream, layout: Layout) -> str:

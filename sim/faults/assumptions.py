@@ -10,8 +10,9 @@ from typing import Final
 
 from schema.topics import BALANCE_EVENTS, ENGINE_OUTPUTS, FUND_UPDATES, ORDER_REQUESTS, VALIDATED_ORDERS
 from sim.deployment import MATCHING, SETTLEMENT, UBSCORE, Deployment
-from sim.faults.aims import TRANSACTIONAL_SERVICES, any_topic, chained_topic, host_of
+from sim.faults.aims import any_topic, chained_topic, host_of
 from sim.faults.kind import Kind, Undo
+from sim.faults.moments import TRANSACTIONAL
 from sim.faults.plan import FaultOptions, Span
 from sim.kafka.faults import FLIPPED, GARBAGE
 from sim.script import Strike
@@ -121,7 +122,7 @@ def _retention_passed(world: Deployment, strike: Strike) -> Undo:
         "synced-writes-lost",
         "a host's disk says that writes are synced and does not keep them; then the host loses its power",
         "nothing that the design rests on: snapshots only save reading, so the log is read from further back",
-        host_of(*TRANSACTIONAL_SERVICES),
+        host_of(*TRANSACTIONAL),
         strikes_per_minute=Span(2, 6),
         duration_ms=Span(1_000, 8_000),
         breaks_assumption=True,

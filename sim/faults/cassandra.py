@@ -51,8 +51,7 @@ def _replica_down(world: Deployment, strike: Strike) -> Undo:
 )
 def _slow_replica(world: Deployment, strike: Strike) -> Undo:
     node = world.cassandra.node(strike.target)
-    world.cassandra.slow_down(node, strike.strength * MILLISECOND_NS)
-    return lambda: world.cassandra.slow_down(node, 0)
+    return world.cassandra.slow_down(node, strike.strength * MILLISECOND_NS)
 
 
 @CASSANDRA.fault(

@@ -8,13 +8,14 @@ from typing import Final
 from sim.faults.assumptions import ASSUMPTIONS
 from sim.faults.cassandra import CASSANDRA
 from sim.faults.clients import CLIENTS
+from sim.faults.combined import COMBINED
 from sim.faults.hosts import HOSTS
 from sim.faults.kafka import KAFKA
 from sim.faults.kind import Begin, Kind
 from sim.faults.network import NETWORK
 from sim.faults.plan import FaultOptions
 
-KINDS: Final[tuple[Kind, ...]] = (NETWORK, KAFKA, CASSANDRA, HOSTS, CLIENTS, ASSUMPTIONS)
+KINDS: Final[tuple[Kind, ...]] = (NETWORK, KAFKA, CASSANDRA, HOSTS, CLIENTS, COMBINED, ASSUMPTIONS)
 
 OPTIONS: Final[dict[str, FaultOptions]] = {name: options for kind in KINDS for name, options in kind.options.items()}
 BEGIN: Final[dict[str, Begin]] = {name: begin for kind in KINDS for name, begin in kind.begin.items()}

@@ -4,10 +4,11 @@ from typing import Final
 
 from sim.deployment import GATEWAY, Deployment
 from sim.disk import LOST, TORN, TORN_WITH_ZEROS
-from sim.faults.aims import TRANSACTIONAL_SERVICES, any_group, any_host, host_of
+from sim.faults.aims import any_group, any_host, host_of
 from sim.faults.kind import Kind, Undo
-from sim.faults.moments import AT_WORK, MEMBERS_AT_WORK, REQUESTS_OUTSTANDING, SNAPSHOT_BEING_WRITTEN
+from sim.faults.moments import AT_WORK, MEMBERS_AT_WORK, REQUESTS_OUTSTANDING, SNAPSHOT_BEING_WRITTEN, TRANSACTIONAL
 from sim.faults.plan import FaultOptions, Span
+from sim.hosts import Host
 from sim.scenario import MILLISECOND_NS
 from sim.script import Strike
 
@@ -88,15 +89,7 @@ def _stop_restart(world: Deployment, strike: Strike) -> Undo:
     )
 )
 def _pause(world: Deployment, strike: Strike) -> Undo:
-    host = world.hosts[strike.target]
-    paused = host.incarnation
-    host.pause()
-
-    def resume() -> None:
-        if host.incarnation is paused:
-            host.resume()
-
-    return resume
+    return freeze(world.hosts[strike.target])
 
 
 @HOSTS.fault(
@@ -140,19 +133,19 @@ def _clock_drift(world: Deployment, strike: Strike) -> Undo:
         "corrupt-snapshot",
         "a host crashes and its newest snapshot comes back altered",
         "reading a snapshot when a partition is taken over",
-        host_of(*TRANSACTIONAL_SERVICES),
+        host_of(*TRANSACTIONAL),
         strikes_per_minute=Span(1, 4),
         duration_ms=Span(100, 4_000),
     )
 )
 def _corrupt_snapshot(world: Deployment, strike: Strike) -> Undo:
     host = world.hosts[strike.target]
-    world.take_down(strike.target, host.crash)
+    bring_back = _cut_power(world, strike.target)
     stream = world.randomness.stream(f"faults/corrupt-snapshot/{strike.target}/{strike.at_ns}")
     for name in reversed(host.disk.file_names()):
         if host.disk.corrupt(name, stream):
             break
-    return lambda: world.bring_up(strike.target)
+    return bring_back
 
 
 @HOSTS.fault(
@@ -179,7 +172,7 @@ TORN_WRITES: Final = (LOST, TORN, TORN_WITH_ZEROS)
         "torn-write",
         "a host loses its power while it writes a snapshot: what is not synced is lost or torn",
         "writing a snapshot aside, syncing and renaming it; refusing one that is not whole",
-        host_of(*TRANSACTIONAL_SERVICES),
+        host_of(*TRANSACTIONAL),
         strikes_per_minute=Span(2, 6),
         duration_ms=Span(50, 3_000),
         strength=Span(0, len(TORN_WRITES) - 1),
@@ -209,6 +202,18 @@ def _torn_write(world: Deployment, strike: Strike) -> Undo:
 def _instance_joins(world: Deployment, strike: Strike) -> Undo:
     world.join(strike.target)
     return lambda: world.leave(strike.target)
+
+
+def freeze(host: Host) -> Undo:
+    """Let a host stand still until what is returned is called; a host that was started anew since is let alone."""
+    frozen = host.incarnation
+    host.pause()
+
+    def resume() -> None:
+        if host.incarnation is frozen:
+            host.resume()
+
+    return resume
 
 
 def _cut_power(world: Deployment, host: str) -> Undo:

@@ -3,7 +3,7 @@
 from typing import Final
 
 from sim.deployment import Deployment
-from sim.faults.aims import TRANSACTIONAL_SERVICES, any_broker, any_group, any_topic, host_of, the_world
+from sim.faults.aims import any_broker, any_group, any_topic, host_of, the_world
 from sim.faults.kind import Kind, Undo
 from sim.faults.moments import (
     AT_COMMIT,
@@ -13,6 +13,7 @@ from sim.faults.moments import (
     IN_COMMIT,
     IN_TRANSACTION,
     MEMBERS_AT_WORK,
+    TRANSACTIONAL,
 )
 from sim.faults.plan import FaultOptions, Span
 from sim.script import Strike
@@ -36,8 +37,7 @@ KAFKA: Final = Kind("Kafka")
     )
 )
 def _lost_answers(world: Deployment, strike: Strike) -> Undo:
-    world.kafka.faults.lose_answers(strike.strength)
-    return lambda: world.kafka.faults.lose_answers(0)
+    return world.kafka.faults.lose_answers(strike.strength)
 
 
 @KAFKA.fault(
@@ -138,8 +138,7 @@ def _member_eviction(world: Deployment, strike: Strike) -> None:
     )
 )
 def _commit_refused(world: Deployment, strike: Strike) -> Undo:
-    world.kafka.faults.lose_commits(strike.strength)
-    return lambda: world.kafka.faults.lose_commits(0)
+    return world.kafka.faults.lose_commits(strike.strength)
 
 
 @KAFKA.fault(
@@ -156,11 +155,11 @@ def _commit_refused(world: Deployment, strike: Strike) -> Undo:
     )
 )
 def _redelivery(world: Deployment, strike: Strike) -> Undo:
-    world.kafka.faults.lose_commits(strike.strength)
+    commit_again = world.kafka.faults.lose_commits(strike.strength)
 
     def rebalance() -> None:
         world.kafka.faults.rebalance(strike.target)
-        world.kafka.faults.lose_commits(0)
+        commit_again()
 
     return rebalance
 
@@ -187,7 +186,7 @@ def _coordinator_change(world: Deployment, strike: Strike) -> None:
         "transaction-timeout",
         "an open transaction is ended by its time-out and its producer fenced",
         "sends and commits of a transaction that took too long",
-        host_of(*TRANSACTIONAL_SERVICES),
+        host_of(*TRANSACTIONAL),
         strikes_per_minute=Span(2, 8),
         duration_ms=Span(0, 0),
         moments=(IN_TRANSACTION,),

@@ -9,12 +9,14 @@ commit or a crash, as with the real thing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.structs import TopicPartition
 
 from sim.kafka.log import Batch, Record
+from sim.overlap import Overlap
 
 if TYPE_CHECKING:
     from sim.kafka.cluster import KafkaCluster
@@ -46,6 +48,8 @@ class KafkaFaults:
         self.answers_ppm = 0
         """How likely the answer to a write is lost; 0 while `lose_answers` is off."""
         self._commits_ppm = 0
+        self._answers = Overlap(self._set_answers_ppm)
+        self._commits = Overlap(self._set_commits_ppm)
         self.alterations: dict[TopicPartition, list[str]] = {}
         self.losses: dict[TopicPartition, int] = {}
         self.unclean_election = cluster.config.unclean_leader_election
@@ -54,7 +58,8 @@ class KafkaFaults:
 
     def heal(self) -> None:
         """Take back every fault that lasts, and bring all brokers back: the beginning of the second phase of a run."""
-        self.answers_ppm = self._commits_ppm = 0
+        self._answers.clear()
+        self._commits.clear()
         self.alterations.clear()
         self.losses.clear()
         self.held_back.clear()
@@ -87,11 +92,14 @@ class KafkaFaults:
 
     # -- answers and commits
 
-    def lose_answers(self, ppm: int) -> None:
-        """Each answer to a write is lost with this probability after the write.
+    def lose_answers(self, ppm: int) -> Callable[[], None]:
+        """Each answer to a write is lost with this probability after the write, until what is returned is called.
 
         Half of them break the connection too.
         """
+        return self._answers.begin(ppm)
+
+    def _set_answers_ppm(self, ppm: int) -> None:
         self.answers_ppm = ppm
 
     def loses_answer(self, call: Call) -> bool:
@@ -107,8 +115,12 @@ class KafkaFaults:
             call.transport.incarnation.enter(call.finish, error, None)
         return True
 
-    def lose_commits(self, ppm: int) -> None:
-        """Each offset commit is refused with this probability before anything is written (a retriable error)."""
+    def lose_commits(self, ppm: int) -> Callable[[], None]:
+        """Each offset commit is refused with this probability before anything is written (a retriable error), until
+        what is returned is called."""
+        return self._commits.begin(ppm)
+
+    def _set_commits_ppm(self, ppm: int) -> None:
         self._commits_ppm = ppm
 
     def refuses_commit(self) -> bool:

@@ -296,6 +296,12 @@ class GroupCoordinators:
         self._tell(group, member)
         return chosen
 
+    def member_of(self, name: str, host: str) -> str | None:
+        """The id of the member of a group that runs on that host; None when there is none."""
+        group = self._groups.get(name)
+        members = group.members.values() if group is not None else ()
+        return next((each.id for each in members if each.client.transport.host == host), None)
+
     def coordinator_moved(self, name: str) -> None:
         """Those who wait at the old coordinator are sent to the new one, which starts every session anew."""
         group = self._groups.get(name)

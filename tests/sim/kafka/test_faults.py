@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -384,8 +385,8 @@ FAULTS = st.lists(
 )
 
 
-def strike(world: Any, what: str, which: int) -> None:
-    """One fault of a schedule."""
+def strike(world: Any, what: str, which: int, ends: list[Callable[[], None]]) -> None:
+    """One fault of a schedule; `ends` are what ends the lost answers."""
     faults, names = world.cluster.faults, world.cluster.broker_names
     broker = which % 3 + 1
     partition = TopicPartition("many", which)
@@ -399,9 +400,10 @@ def strike(world: Any, what: str, which: int) -> None:
         world.network.cut(names[broker], "*" if which > 2 else names[broker % 3 + 1])
     elif what == "heal":
         world.network.heal_all()
-        faults.lose_answers(0)
+        while ends:
+            ends.pop()()
     elif what == "lose":
-        faults.lose_answers(200_000)
+        ends.append(faults.lose_answers(200_000))
     elif what == "leaderless":
         faults.no_leader(*partition, until_ns=world.clock.now + 2 * NS_PER_SECOND)
     elif what == "coordinator":
@@ -414,8 +416,9 @@ def strike(world: Any, what: str, which: int) -> None:
 def play(world: Any, schedule: list[tuple[str, int, int]]) -> None:
     """Let the faults strike one after another, then heal everything and let it settle."""
     world.pass_s(1)
+    ends: list[Callable[[], None]] = []
     for what, which, pause_ms in schedule:
-        strike(world, what, which)
+        strike(world, what, which, ends)
         world.pass_s(pause_ms / 1000)
     world.network.heal_all()
     world.cluster.faults.heal()
