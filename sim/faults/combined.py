@@ -23,7 +23,7 @@ COMBINED: Final = Kind("several at once")
         host_of(SETTLEMENT),
         strikes_per_minute=Span(2, 8),
         duration_ms=Span(3_000, 9_000),
-        strength=Span(5, 60),
+        strength=Span(40, 300),
         strength_meaning="ms for which the database refuses writes before the instance stands still",
         moments=(ROWS_BEING_WRITTEN,),
         is_always_aimed=True,
