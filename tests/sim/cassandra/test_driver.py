@@ -247,6 +247,22 @@ def test_paused_host_hears_the_answer_when_it_goes_on(table):
     assert answers == [None]
 
 
+def test_operations_of_a_host_end_with_it_though_their_answers_were_queued_for_it(table):
+    async def main(incarnation):
+        session = table.cluster.session(incarnation, "ks")
+        for p in range(2):
+            session.execute_async("INSERT INTO t (p) VALUES (%s)", (p,))
+        await asyncio.sleep(60)
+
+    host, _ = started(table, main)
+    host.pause()
+    table.wait_s(1)  # the answers are there, and wait for the host to go on
+    assert (table.cluster.operations_open, table.cluster.open_operations("settlement-1")) == (2, 2)
+    host.crash()
+    assert (table.cluster.operations_open, table.cluster.open_operations("settlement-1")) == (0, 0)
+    assert table.cluster.is_quiet()
+
+
 def test_host_paused_beyond_the_time_out_is_told_so(table):
     errors: list[Exception] = []
 

@@ -12,9 +12,12 @@ from aiokafka.errors import (
     IllegalOperation,
     IllegalStateError,
     NoOffsetForPartitionError,
+    NotLeaderForPartitionError,
     OffsetOutOfRangeError,
 )
 from aiokafka.structs import TopicPartition
+
+from sim.clock import NS_PER_MS, NS_PER_SECOND
 
 T = TopicPartition("t", 0)
 
@@ -196,6 +199,41 @@ def test_consumer_follows_the_leader(filled: Any) -> None:
         return [record.offset for record in (await consumer.getmany(timeout_ms=5000))[T]]
 
     assert filled.run(with_consumer(use)) == list(range(1, 10))
+
+
+def test_leader_that_has_moved_is_asked_again_when_a_backoff_is_over_and_not_before(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked at the instant of its answer, or woken there again and again, a consumer would spin."""
+    backoff_ns = 100 * NS_PER_MS
+    asked_ns: list[int] = []
+    answered_ns: list[int] = []
+
+    def end_is_missed_in_seconds(ns: int) -> bool:
+        """Whether a backoff from there on would, in seconds, not be over when its timer fires."""
+        return ns / NS_PER_SECOND + backoff_ns / NS_PER_SECOND > (ns + backoff_ns) / NS_PER_SECOND
+
+    def not_the_leader(call: Any, *_arguments: Any) -> None:
+        asked_ns.append(call.deadline_ns - call.transport.request_timeout_ns)
+        soon = range(world.clock.now + 1, world.clock.now + 1_000)
+        answered_ns.append(next(ns for ns in soon if end_is_missed_in_seconds(ns)))
+        found = [(T, 0, NotLeaderForPartitionError, -1, -1, [])]
+        world.clock.at(answered_ns[-1], call.transport.loop.deliver, call.finish, None, found)
+
+    async def main(kafka: Any) -> None:
+        consumer = kafka.consumer(retry_backoff_ms=backoff_ns // NS_PER_MS)
+        consumer.assign([T])
+        consumer.seek(T, 0)
+        await consumer.start()
+        monkeypatch.setattr(world.cluster.requests, "fetch", not_the_leader)
+        monkeypatch.setattr(world.cluster, "describe", lambda _call: None)  # so it goes on believing the old metadata
+        await asyncio.sleep(0.75)
+        await consumer.stop()
+
+    world.pass_s(1)  # between the first second and 1.9 s, two instants in five are such
+    world.run(main)
+    waited_ns = [again - answered for answered, again in zip(answered_ns, asked_ns[1:], strict=False)]
+    assert waited_ns == [backoff_ns] * 7
 
 
 def test_resumed_partition_waits_for_the_long_poll_under_way(world: Any) -> None:

@@ -195,6 +195,32 @@ def test_stop_leaves_the_group_at_once(world: Any) -> None:
     assert world.cluster.groups.members("g") == []
 
 
+def test_consumer_whose_close_is_cancelled_in_a_rebalance_does_not_join_again(world: Any, diary: Any) -> None:
+    revoking = asyncio.Event()
+
+    class Slow(Diary):
+        async def on_partitions_revoked(self, revoked: Any) -> None:
+            await super().on_partitions_revoked(revoked)
+            if revoked:
+                revoking.set()
+                await asyncio.sleep(1)
+
+    async def main(kafka: Any) -> None:
+        consumer = kafka.consumer(group_id="g", enable_auto_commit=False, rebalance_timeout_ms=5_000)
+        consumer.subscribe(["many"], listener=Slow(world, "a", diary))
+        await consumer.start()
+        world.cluster.faults.rebalance("g")
+        await revoking.wait()
+        stopping = asyncio.create_task(consumer.stop())
+        await asyncio.sleep(0.1)
+        stopping.cancel()
+        await asyncio.sleep(20)
+
+    world.run(main)
+    assert diary == [("a", "revoked", 0), ("a", "assigned", 6), ("a", "revoked", 6)]
+    assert world.cluster.groups.members("g") == []
+
+
 def test_next_owner_begins_at_the_committed_offset(world: Any) -> None:
     tp = TopicPartition("t", 0)
 

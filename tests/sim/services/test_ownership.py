@@ -210,21 +210,50 @@ def test_markers_that_are_late_are_waited_for_before_the_log_is_read(world: Serv
 # -- fencing
 
 
+async def take_the_transactional_id(clients: SimKafkaClients) -> None:
+    producer = clients.producer(transactional_id="ubscore-0")
+    await producer.start()
+    await producer.stop()
+
+
 def test_a_fenced_instance_leaves_and_joins_again(world: ServiceWorld) -> None:
     world.ubscore()
     world.matching()
     world.ask(*deposits(world.topology))
     world.settle()
-
-    async def take_the_transactional_id(clients: SimKafkaClients) -> None:
-        producer = clients.producer(transactional_id="ubscore-0")
-        await producer.start()
-        await producer.stop()
-
     world.run_client(take_the_transactional_id)
     world.ask(*orders(world.topology, 20))
     assert_all_is_well(world)
     assert len(world.said("leaving the group to join again")) == 1
+
+
+def test_a_consumer_that_is_slow_to_close_goes_on_closing_and_leaves_its_partitions_to_the_next(
+    world: ServiceWorld,
+) -> None:
+    slow_s = 2 * world.settings.stop_timeout_ms / 1000
+
+    class Clients(SimKafkaClients):
+        def consumer(self, *topics: str, **config: Any) -> Any:
+            consumer = super().consumer(*topics, **config)
+            stop = consumer.stop
+
+            async def slow_stop() -> None:
+                await asyncio.sleep(slow_s)
+                await stop()
+
+            consumer.stop = slow_stop  # type: ignore[method-assign]
+            return consumer
+
+    world.clients = Clients
+    world.ubscore()
+    world.matching()
+    world.ask(*deposits(world.topology))
+    world.settle()
+    world.run_client(take_the_transactional_id)
+    world.ask(*orders(world.topology, 20))
+    assert_all_is_well(world)
+    assert len(world.said("consumer not closed yet")) == 1
+    assert len(world.cluster.groups.members("ubscore")) == 1
 
 
 def test_a_paused_instance_that_wakes_up_is_fenced_by_the_one_that_took_over(world: ServiceWorld) -> None:
