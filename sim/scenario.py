@@ -33,7 +33,7 @@ class Scenario:
 
     seed: int = 0
     """Where every random stream of the run begins."""
-    orders: int = 300
+    orders: int = 100
     """New orders that the synthetic flow places; deposits, cancels, reads and repeats come on top."""
     users: int = 12
     """Clients; each has an account and acts on its own."""
@@ -59,7 +59,7 @@ class Scenario:
     """Kafka brokers; replication factor 3, at least 2 in sync."""
     replicas: int = 3
     """Cassandra nodes; replication factor 3."""
-    snapshot_interval_outputs: int = 50
+    snapshot_interval_outputs: int = 20
     """Outputs between two snapshots of a partition; far fewer than in production, so that short runs meet them."""
     settle_bound_ns: int = 120 * SECOND_NS
     """How long the system may take to settle once all faults are healed."""

@@ -1,17 +1,35 @@
 """Faults that take several things at once, because they seldom come together by themselves (design section 8)."""
 
+from collections.abc import Callable
 from typing import Final
 
 from sim.deployment import SETTLEMENT, Deployment
 from sim.faults.aims import host_of
-from sim.faults.hosts import freeze
+from sim.faults.hosts import cut_power, freeze
 from sim.faults.kind import Kind, Undo
-from sim.faults.moments import ROWS_BEING_WRITTEN
+from sim.faults.moments import IN_COMMIT, IN_TRANSACTION, ROWS_BEING_WRITTEN, TRANSACTIONAL
 from sim.faults.plan import FaultOptions, Span
 from sim.scenario import MILLISECOND_NS
 from sim.script import Strike
 
 COMBINED: Final = Kind("several at once")
+
+
+@COMBINED.fault(
+    FaultOptions(
+        "zombie-owner",
+        "an instance stands still in the middle of a transaction and is thrown out of its group, and wakes up when "
+        "others have its partitions",
+        "the fencing of producers: what the old owner goes on to send, and to commit",
+        host_of(*TRANSACTIONAL),
+        strikes_per_minute=Span(2, 8),
+        duration_ms=Span(1_000, 9_000),
+        moments=(IN_TRANSACTION, IN_COMMIT),
+        is_always_aimed=True,
+    )
+)
+def _zombie_owner(world: Deployment, strike: Strike) -> Undo:
+    return _make_zombie(world, strike.target)
 
 
 @COMBINED.fault(
@@ -30,24 +48,53 @@ COMBINED: Final = Kind("several at once")
     )
 )
 def _zombie_writer(world: Deployment, strike: Strike) -> Undo:
+    return _refused_and_then(_make_zombie, world, strike)
+
+
+@COMBINED.fault(
+    FaultOptions(
+        "writer-crash",
+        "the database refuses writes; an instance that waits to write them again loses its power",
+        "rows, progress and offsets: what was committed before its rows were written is lost now",
+        host_of(SETTLEMENT),
+        strikes_per_minute=Span(2, 8),
+        duration_ms=Span(400, 4_000),
+        strength=Span(40, 300),
+        strength_meaning="ms for which the database refuses writes before the crash",
+        moments=(ROWS_BEING_WRITTEN,),
+        is_always_aimed=True,
+    )
+)
+def _writer_crash(world: Deployment, strike: Strike) -> Undo:
+    return _refused_and_then(cut_power, world, strike)
+
+
+def _refused_and_then(strike_host: Callable[[Deployment, str], Undo], world: Deployment, strike: Strike) -> Undo:
+    """Let the database refuse everything for as many milliseconds as the strength says, and then strike the host."""
     refusal = world.cassandra.faults.arm("unavailable")
-    wake: Undo | None = None
+    mend: Undo | None = None
     is_over = False
 
-    def stand_still() -> None:
-        nonlocal wake
+    def go_on() -> None:
+        nonlocal mend
         world.cassandra.faults.disarm(refusal)
         if not is_over:
-            wake = freeze(world.hosts[strike.target])
-            member = world.kafka.groups.member_of(SETTLEMENT, strike.target)
-            if member is not None:
-                world.kafka.faults.evict(SETTLEMENT, member)
+            mend = strike_host(world, strike.target)
 
     def end() -> None:
         nonlocal is_over
         is_over = True
-        if wake is not None:
-            wake()
+        if mend is not None:
+            mend()
 
-    world.clock.after(strike.strength * MILLISECOND_NS, stand_still)
+    world.clock.after(strike.strength * MILLISECOND_NS, go_on)
     return end
+
+
+def _make_zombie(world: Deployment, host: str) -> Undo:
+    """Freeze an instance and throw it out of its group, without waiting for its session to time out."""
+    service = world.hosts[host].service
+    member = world.kafka.groups.member_of(service, host)
+    if member is not None:
+        world.kafka.faults.evict(service, member)
+    return freeze(world.hosts[host])

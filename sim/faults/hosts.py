@@ -27,7 +27,7 @@ HOSTS: Final = Kind("hosts")
     )
 )
 def _crash(world: Deployment, strike: Strike) -> Undo:
-    return _cut_power(world, strike.target)
+    return cut_power(world, strike.target)
 
 
 @HOSTS.fault(
@@ -140,7 +140,7 @@ def _clock_drift(world: Deployment, strike: Strike) -> Undo:
 )
 def _corrupt_snapshot(world: Deployment, strike: Strike) -> Undo:
     host = world.hosts[strike.target]
-    bring_back = _cut_power(world, strike.target)
+    bring_back = cut_power(world, strike.target)
     stream = world.randomness.stream(f"faults/corrupt-snapshot/{strike.target}/{strike.at_ns}")
     for name in reversed(host.disk.file_names()):
         if host.disk.corrupt(name, stream):
@@ -161,7 +161,7 @@ def _corrupt_snapshot(world: Deployment, strike: Strike) -> Undo:
     )
 )
 def _gateway_crash(world: Deployment, strike: Strike) -> Undo:
-    return _cut_power(world, strike.target)
+    return cut_power(world, strike.target)
 
 
 TORN_WRITES: Final = (LOST, TORN, TORN_WITH_ZEROS)
@@ -185,7 +185,7 @@ def _torn_write(world: Deployment, strike: Strike) -> Undo:
     host = world.hosts[strike.target]
     if host.is_up:
         host.disk.next_power_cut = TORN_WRITES[strike.strength % len(TORN_WRITES)]
-    return _cut_power(world, strike.target)
+    return cut_power(world, strike.target)
 
 
 @HOSTS.fault(
@@ -216,6 +216,7 @@ def freeze(host: Host) -> Undo:
     return resume
 
 
-def _cut_power(world: Deployment, host: str) -> Undo:
+def cut_power(world: Deployment, host: str) -> Undo:
+    """A host loses its power until what is returned is called."""
     world.take_down(host, world.hosts[host].crash)
     return lambda: world.bring_up(host)

@@ -2,6 +2,8 @@
 
 import sys
 
+import pytest
+
 from sim.progress import Progress
 from sim.run import run_scenario
 from sim.scenario import SECOND_NS, Scenario
@@ -39,4 +41,21 @@ def test_a_zombie_that_crashes_before_it_stands_still_or_while_it_does_comes_bac
 def test_a_zombie_writer_that_is_over_before_it_begins_stands_not_still() -> None:
     result = run_with(Strike("zombie-writer", SECOND_NS, 1_000_000, "settlement-1", 120))
     assert result.simulated.hits.get("member-evicted", 0) == 0
+    assert result.holds
+
+
+def test_an_instance_crashes_when_its_rows_are_refused() -> None:
+    result = run_with(Strike("writer-crash", 3 * SECOND_NS, SECOND_NS, "settlement-1", 120, "rows-being-written"))
+    assert result.simulated.hits["unavailable"] > 0
+    assert lives_of(result, "settlement-1")[:3] == ["start", "crash", "start"]
+    assert result.holds
+
+
+@pytest.mark.parametrize("host", ["ubscore-1", "matching-1"])
+def test_an_owner_becomes_a_zombie_in_its_transaction(host: str) -> None:
+    result = run_with(Strike("zombie-owner", 3 * SECOND_NS, 4 * SECOND_NS, host, 0, "in-transaction"))
+    assert result.simulated.met == {"in-transaction": 1}
+    assert result.simulated.hits["member-evicted"] == 1
+    assert lives_of(result, host)[:3] == ["start", "pause", "resume"]
+    assert GOALS["zombie-fenced"].count(result.trace) > 0
     assert result.holds
