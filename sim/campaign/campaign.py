@@ -16,7 +16,7 @@ from sim.scenario import SWARM, SYNTHETIC, Scenario
 TRACES_PER_GROUP: Final = 3
 """So many failing seeds of each group keep their trace; all of them have a repro, which makes it again."""
 STANDARD_SEEDS_MIN: Final = 1_000
-"""A campaign of default scenarios with so many seeds must reach every goal, or its tests were vacuous."""
+"""A standard campaign with so many seeds must reach every goal, or its tests were vacuous."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,9 @@ class Plan:
 
     @property
     def is_standard(self) -> bool:
-        """Whether it is held to the goals: default scenarios of the intact code, and enough of them."""
-        return len(self.seeds) >= STANDARD_SEEDS_MIN and self.scenario == Scenario() and not self.judged
+        """Whether it is held to the goals: enough default scenarios of the intact code, however many orders each has."""
+        is_default = self.scenario == Scenario(seed=self.scenario.seed, orders=self.scenario.orders)
+        return len(self.seeds) >= STANDARD_SEEDS_MIN and is_default and not self.judged
 
     @property
     def must_exercise(self) -> bool:

@@ -17,8 +17,9 @@ from pebble import ProcessExpired, ProcessPool
 from sim.campaign.seeds import SeedResult
 from sim.scenario import Scenario
 
-SEEDS_PER_PROCESS: Final = 25
-"""Crashed hosts stay in memory (sim.graveyard), so worker processes are replaced from time to time."""
+SEEDS_PER_PROCESS: Final = 100
+"""Crashed hosts stay in memory (sim.graveyard), some two megabytes a run, so worker processes are replaced from time to
+time; to start one costs as much as two seeds."""
 SEED_TIMEOUT_S: Final = 900
 """A seed that takes longer hangs: it counts as failed."""
 ATTEMPTS_MAX: Final = 3
