@@ -46,7 +46,7 @@ class Plan:
 
     @property
     def is_standard(self) -> bool:
-        """Whether it is held to the goals: enough default scenarios of the intact code, however many orders each has."""
+        """Whether it is held to the goals: enough default seeds of the intact code, however many orders each has."""
         is_default = self.scenario == Scenario(seed=self.scenario.seed, orders=self.scenario.orders)
         return len(self.seeds) >= STANDARD_SEEDS_MIN and is_default and not self.judged
 

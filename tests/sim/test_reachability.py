@@ -7,11 +7,8 @@ from sim.run import run_scenario
 from sim.scenario import NO_FAULTS, Scenario
 from traces.reachability import GOALS, THEMES, reached
 
-SEEDS = (16, 100, 20, 52)
-"""Default seeds that reach every goal but one between them. Another model of latencies may ask for others: a campaign
-tells."""
-RAREST = Scenario(seed=3, faults="zombie-writer")
-"""Reaches the one that is left: an older revision of a row comes after a newer one."""
+SEEDS = (90, 16, 44, 2, 52)
+"""Default seeds that reach every goal between them. Another model of latencies may ask for others: a campaign tells."""
 NEEDS_NO_FAULT = ("finished-row-expired",)
 """The one goal of the database, the log or hosts that a calm run reaches."""
 
@@ -27,8 +24,8 @@ def test_there_are_goals_with_a_meaning_each() -> None:
 
 def test_a_few_seeds_reach_every_goal() -> None:
     missed = dict.fromkeys(GOALS)
-    for scenario in (*(Scenario(seed=seed) for seed in SEEDS), RAREST):
-        for name, count in goals_of(scenario).items():
+    for seed in SEEDS:
+        for name, count in goals_of(Scenario(seed=seed)).items():
             if count:
                 missed.pop(name, None)
     assert list(missed) == []

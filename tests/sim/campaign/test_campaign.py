@@ -67,13 +67,26 @@ def test_a_green_campaign(tmp_path: Path) -> None:
     assert set(stored["goal:zombie-fenced"]) == {2}
 
 
-def test_a_goal_that_no_seed_reached_fails_the_standard_campaign_and_no_other(tmp_path: Path) -> None:
-    vacuous = Told({seed: replace(GREEN, goals={**GREEN.goals, "zombie-fenced": 0}) for seed in range(2_000)})
-    plan = Plan(Scenario(), 0, STANDARD_SEEDS_MIN)
-    tally = carried_out(plan, vacuous, tmp_path / "standard")
-    assert list(verdict(plan, tally)) == ["goals never reached: zombie-fenced"]
-    short = Plan(Scenario(), 0, 10)
-    assert list(verdict(short, carried_out(short, vacuous, tmp_path / "short"))) == []
+VACUOUS = Told({seed: replace(GREEN, goals={**GREEN.goals, "zombie-fenced": 0}) for seed in range(2_000)})
+
+
+@pytest.mark.parametrize("scenario", [Scenario(), Scenario(orders=20)])
+def test_a_goal_that_no_seed_reached_fails_the_standard_campaign(scenario: Scenario, tmp_path: Path) -> None:
+    plan = Plan(scenario, 0, STANDARD_SEEDS_MIN)
+    assert list(verdict(plan, carried_out(plan, VACUOUS, tmp_path))) == ["goals never reached: zombie-fenced"]
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(Scenario(), 0, 10),
+        Plan(Scenario(users=1), 0, STANDARD_SEEDS_MIN),
+        Plan(Scenario(), 0, STANDARD_SEEDS_MIN, judged=("converges",)),
+    ],
+    ids=["few seeds", "another scenario", "some invariants"],
+)
+def test_no_other_campaign_is_held_to_the_goals(plan: Plan, tmp_path: Path) -> None:
+    assert list(verdict(plan, carried_out(plan, VACUOUS, tmp_path))) == []
 
 
 def test_an_invariant_that_no_seed_exercised_fails_a_swarm(tmp_path: Path) -> None:
