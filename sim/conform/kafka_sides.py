@@ -134,7 +134,6 @@ class ServerSide:
     def __init__(self, bootstrap_servers: str) -> None:
         self.bootstrap_servers = bootstrap_servers
         self._runner = asyncio.Runner()
-        self._runner.get_loop().set_exception_handler(_pass_over_unretrieved)
         self._prefix = f"conform-{time.time_ns() // 1_000_000:x}"
         self._numbers = 0
         self._pool: dict[int, list[str]] = {}
@@ -149,6 +148,7 @@ class ServerSide:
         """Run it on asyncio's own loop."""
 
         async def limited() -> T:
+            asyncio.get_running_loop().set_exception_handler(_pass_over_unretrieved)
             async with asyncio.timeout(limit_s):
                 return await body()
 
