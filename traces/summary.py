@@ -89,7 +89,7 @@ def violation_lines(trace: Trace, verdicts: Mapping[str, Verdict]) -> list[str]:
 
 def first_order(verdict: Verdict) -> int | None:
     """The first order that a verdict's violations name, None when they name none."""
-    for column in ("order_id", "maker_order_id", "target_order_id"):
+    for column in ("target_order_id", "order_id", "maker_order_id"):
         if column in verdict.violations:
             named = verdict.violations[column].dropna()
             named = named[named > 0]

@@ -12,6 +12,7 @@ from sim.shrink.fewer import Pass, script_of
 from sim.shrink.target import Target, chosen, violated_by
 
 PASSES: Final[tuple[Pass, ...]] = (
+    simpler.calm,
     fewer.sooner,
     fewer.shorter,
     fewer.fewer_strikes,

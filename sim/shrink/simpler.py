@@ -28,6 +28,16 @@ MERGED_MAX: Final = 6
 """Of so many users at most every two are tried as one."""
 
 
+def calm(case: Scenario, test: Test) -> Scenario:
+    """No faults at all, at the pace that there is or an even one.
+
+    Asked first, while there is much that can fail without them: what is left of a long flow later may fail only because
+    faults delay one thing and not another.
+    """
+    bare = with_script(case, strikes=())
+    return first_failing([bare, _at_pace(bare, PACE_NS // 10)], test, case)
+
+
 def ample_deposits(case: Scenario, test: Test) -> Scenario:
     """Deposits that pay for everything: one of each user and asset is enough then."""
     operations = tuple(
@@ -71,8 +81,8 @@ def paced(case: Scenario, test: Test) -> Scenario:
     """Operations at an even pace; strikes stay between the operations between which they were."""
     times = [each.at_ns for each in script_of(case).operations]
     candidates = [
-        _retimed(case, [number * PACE_NS for number in range(len(times))]),
-        _retimed(case, [number * PACE_NS // 10 for number in range(len(times))]),
+        _at_pace(case, PACE_NS),
+        _at_pace(case, PACE_NS // 10),
         _retimed(case, list(_closer(times, PACE_NS))),
         _retimed(case, list(_closer(times, 10 * PACE_NS))),
     ]
@@ -121,6 +131,10 @@ def simpler_strikes(case: Scenario, test: Test) -> Scenario:
         for simpler in (_half_as_long, _half_as_long, _half_as_strong, _half_as_strong, _rounded):
             case = _with_strike(case, number, simpler, test)
     return case
+
+
+def _at_pace(case: Scenario, pace_ns: int) -> Scenario:
+    return _retimed(case, [number * pace_ns for number in range(len(script_of(case).operations))])
 
 
 def _with_strike(case: Scenario, number: int, simpler: Callable[[Strike], Strike], test: Test) -> Scenario:

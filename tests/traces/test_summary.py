@@ -1,5 +1,6 @@
 """What a person reads tells what happened, in order."""
 
+import pandas as pd
 import pytest
 
 from tests.traces.damage import CANCELLED, PARTIAL, RESTING, SOLD, busy_world, drop
@@ -15,6 +16,7 @@ from traces.summary import (
     violation_lines,
 )
 from traces.trace import Trace
+from traces.verdicts import Verdict
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +89,17 @@ def test_violations_come_with_the_story_of_the_order() -> None:
         lines, "placement-accounted: 1 violations", f"order_id={PARTIAL}", f"what happened to order {PARTIAL}:",
         "placement",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ({"order_id": [0, 8], "target_order_id": [0, 5]}, 5),
+        ({"order_id": [8], "target_order_id": [0]}, 8),
+        ({"maker_order_id": [3], "taker_order_id": [4]}, 3),
+        ({"user_id": [1]}, None),
+    ],
+    ids=["the order that a request is about", "the request's own order", "the maker", "none"],
+)
+def test_the_story_is_that_of_the_order_in_question(named: dict[str, list[int]], told: int | None) -> None:
+    assert first_order(Verdict(1, pd.DataFrame(named))) == told

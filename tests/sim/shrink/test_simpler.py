@@ -29,6 +29,7 @@ from sim.shrink.fewer import (
 from sim.shrink.simpler import (
     AMPLE,
     ample_deposits,
+    calm,
     fewer_names,
     one_bold_strike,
     one_of_each,
@@ -97,6 +98,21 @@ def test_strikes_come_sooner(case: Scenario) -> None:
     found = sooner(with_script(case, strikes=strikes), when(lambda each: script_of(each).strikes[0].at_ns >= 200))
     assert [each.at_ns for each in script_of(found).strikes] == [200, 400]
     assert sooner(with_script(case, strikes=()), ALWAYS) == with_script(case, strikes=())
+
+
+def test_all_faults_go_at_once(case: Scenario) -> None:
+    assert calm(case, ALWAYS) == with_script(case, strikes=())
+    assert calm(case, NEVER) == case
+
+
+def test_a_flow_that_does_not_fail_without_faults_at_its_own_pace_is_tried_at_an_even_one(case: Scenario) -> None:
+    def fails(case: Scenario) -> bool:
+        first, second, third = (each.at_ns for each in script_of(case).operations[:3])
+        return second - first == third - second
+
+    found = script_of(calm(case, when(fails)))
+    assert found.strikes == ()
+    assert [each.request_id for each in found.operations] == [each.request_id for each in script_of(case).operations]
 
 
 def test_users_who_do_not_matter_go(case: Scenario) -> None:
