@@ -14,7 +14,6 @@ is a matter of luck on a real server.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -38,12 +37,9 @@ from sim.conform.cassandra_operations import (
     literally,
 )
 from sim.conform.cassandra_sides import Side
+from sim.conform.comparison import Difference, first_difference
 
 _PAST_US: Final = 1_000_000_000_000_000
-
-
-class Difference(AssertionError):
-    """The two sides answered differently; the message has the whole sequence and both answers."""
 
 
 @dataclass
@@ -213,32 +209,16 @@ def run_sequences(
     double: Side, server: Side, count: int, seed: int, *, on_sequence: Callable[[Report], None] | None = None
 ) -> Report:
     """Compare so many generated sequences. The first that differs is made as short as it goes, and told."""
-    import hypothesis
-
     from sim.conform.cassandra_generated import sequences
 
     pair = Pair(double, server)
 
-    @hypothesis.seed(seed)
-    @hypothesis.settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(hypothesis.HealthCheck),
-        print_blob=False,
-        phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink],
-    )
-    @hypothesis.given(sequences())
     def compare(operations: list[Operation]) -> None:
         pair.compare(operations)
         if on_sequence is not None:
             on_sequence(pair.report)
 
-    try:
-        with warnings.catch_warnings():
-            # The driver's own threads draw from `random` meanwhile, which Hypothesis takes for a strategy's doing.
-            warnings.simplefilter("ignore", hypothesis.errors.HypothesisDeprecationWarning)
-            compare()
-    except Difference as difference:
+    difference = first_difference(sequences(), compare, count, seed)
+    if difference is not None:
         pair.report.differences.append(str(difference))
     return pair.report

@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-import hypothesis
 from aiokafka.admin import RecordsToDelete
 from aiokafka.structs import TopicPartition
 from hypothesis import strategies as st
 
+from sim.conform.comparison import Difference, first_difference
 from sim.conform.kafka_sides import DoubleSide, Kafka, ServerSide, read_to_end, stop_for_certain
 
 Step: TypeAlias = tuple[Any, ...]
@@ -450,10 +450,6 @@ class Stage:
 # -- both sides
 
 
-class Difference(AssertionError):
-    """The two sides did not come to the same; the message has the whole sequence and both results."""
-
-
 @dataclass
 class Report:
     """What was compared."""
@@ -532,27 +528,17 @@ def run_sequences(
     """Compare so many generated sequences. The first that differs is made as short as it goes, and told."""
     pair = Pair(server)
 
-    @hypothesis.seed(seed)
-    @hypothesis.settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(hypothesis.HealthCheck),
-        print_blob=False,
-        phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink],
-    )
-    @hypothesis.given(sequences())
     def compare(steps: list[Step]) -> None:
         pair.compare(steps)
         if on_sequence is not None:
             on_sequence(pair.report)
 
     try:
-        compare()
-    except (Difference, hypothesis.errors.Flaky) as difference:
-        pair.report.differences.append(str(difference))
+        difference = first_difference(sequences(), compare, count, seed)
     finally:
         pair.close()
+    if difference is not None:
+        pair.report.differences.append(str(difference))
     return pair.report
 
 

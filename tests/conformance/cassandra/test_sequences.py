@@ -7,8 +7,9 @@ import time
 import pytest
 
 from sim.conform.cassandra_operations import Statement, final_reads
-from sim.conform.cassandra_sequences import Difference, Pair, run_sequences
+from sim.conform.cassandra_sequences import Pair, run_sequences
 from sim.conform.cassandra_sides import DoubleSide, server_side
+from sim.conform.comparison import Difference
 
 FEW = 40
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from sim.conform import kafka_sequences
-from sim.conform.kafka_sequences import Difference, Pair, Stage, play_on_double, run_sequences
+from sim.conform.comparison import Difference
+from sim.conform.kafka_sequences import Pair, Stage, play_on_double, run_sequences
 from sim.conform.kafka_sides import DoubleSide, ServerSide
 
 FEW = 25
