@@ -19,7 +19,7 @@ FORMAT: Final = 1
 
 @dataclass(frozen=True)
 class Repro:
-    """A scenario, the digest that it gave, and the package versions that gave it."""
+    """A scenario, the digest that it gave, and the versions of the code and of the packages that gave it."""
 
     scenario: Scenario
     digest: str
@@ -33,7 +33,7 @@ class Repro:
         path.write_bytes(msgspec.json.format(msgspec.json.encode(stored), indent=2) + b"\n")
 
     def difference_from_this_code(self) -> str:
-        """Why a digest may differ, in words: which packages have another version now, if any have."""
+        """Why a digest may differ, in words: what has another version now, if anything has."""
         now = package_versions()
         names = sorted({**self.packages, **now})
         changed = [
@@ -43,7 +43,7 @@ class Repro:
         ]
         if changed:
             return "versions differ (" + ", ".join(changed) + ")"
-        return "the package versions are the same, so the code has changed since, or the run is not deterministic"
+        return "the code and all versions are the same: the run is not deterministic"
 
 
 class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

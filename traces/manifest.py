@@ -1,12 +1,16 @@
 """The manifest of a trace: what was run, with what, and what came of it (design section 6)."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 import msgspec
+from xxhash import xxh3_64
 
 from schema.identifiers import AssetId, SymbolId
 from schema.symbols import Asset, Symbol, SymbolTable
@@ -16,6 +20,8 @@ FORMAT_VERSION: Final = 1
 """Version of the folder's layout. A reader refuses any other."""
 
 _PACKAGES: Final = ("simpy", "msgspec", "xxhash", "pandas", "pyarrow", "cassandra-driver", "aiokafka", "lark")
+_CODE: Final = ("schema", "engine", "settlement", "gateway", "traces", "sim")
+"""The packages of exchange-sim that make a run and judge it."""
 
 
 class TraceError(Exception):
@@ -129,14 +135,32 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages a run depends on; those not installed are left out."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of the packages a run depends on, those not installed left out, and of our own code."""
+    found = {"python": platform.python_version(), "exchange-sim": f"source {source_digest()}"}
     for package in _PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
     return found
+
+
+@cache
+def source_digest() -> str:
+    """A digest of the source files of exchange-sim: our own code changes far more often than its version."""
+    digest = xxh3_64()
+    for name, path in _source_files():
+        digest.update(name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _source_files() -> Iterator[tuple[str, Path]]:
+    for package in _CODE:
+        spec = find_spec(package)
+        for folder in sorted(spec.submodule_search_locations or ()) if spec is not None else ():
+            for path in sorted(Path(folder).rglob("*.py")):
+                yield f"{package}/{path.relative_to(folder).as_posix()}", path
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

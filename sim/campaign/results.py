@@ -1,6 +1,6 @@
 """The results of a campaign on disk: a folder that grows while it runs, and from which a killed one goes on.
 
-    campaign.json             what is being run: the scenario without its seed, and the versions of the code
+    campaign.json             what is being run: the scenario without its seed, the code and the packages
     results/part-NNNNN.parquet  one row for each seed, in the order in which they ended
     failures/seed-N.json      the repro of a seed that failed
     failures/seed-N/          its trace, for the first few of each group
@@ -69,7 +69,9 @@ class ResultStore:
                 each.mkdir(parents=True, exist_ok=True)
             if manifest.exists():
                 if msgspec.json.decode(manifest.read_bytes()) != identity:
-                    raise CampaignError(f"{folder} holds a campaign of another scenario or other versions; use --out")
+                    raise CampaignError(
+                        f"{folder} holds a campaign of another scenario or of other code; use another --out"
+                    )
             else:
                 manifest.write_bytes(msgspec.json.format(msgspec.json.encode(identity), indent=2) + b"\n")
         except (OSError, msgspec.DecodeError) as error:

@@ -136,6 +136,13 @@ def test_a_folder_of_another_campaign_is_refused(tmp_path: Path) -> None:
         ResultStore(tmp_path, Scenario(orders=7))
 
 
+def test_a_folder_of_other_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ResultStore(tmp_path, Scenario())
+    monkeypatch.setattr("traces.manifest.source_digest", lambda: "0")
+    with pytest.raises(CampaignError, match="other code"):
+        ResultStore(tmp_path, Scenario())
+
+
 def test_failures_are_grouped_by_what_broke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scenario = Scenario(orders=2, users=2, symbols=1, faults="none", duration_ns=1_000_000_000)
     lost = replace(GREEN, verdicts={**GREEN.verdicts, "no-lost-ack": "violated"}, first_violation="request 7 is lost")
