@@ -13,6 +13,7 @@ from sim.shrink.target import Target, chosen, violated_by
 
 PASSES: Final[tuple[Pass, ...]] = (
     simpler.calm,
+    simpler.one_aimed_strike,
     fewer.sooner,
     fewer.shorter,
     fewer.fewer_strikes,

@@ -38,6 +38,28 @@ def calm(case: Scenario, test: Test) -> Scenario:
     return first_failing([bare, _at_pace(bare, PACE_NS // 10)], test, case)
 
 
+def one_aimed_strike(case: Scenario, test: Test) -> Scenario:
+    """One strike of a fault that is always aimed, at its moment, instead of all strikes that a seed drew."""
+    if len(script_of(case).strikes) < 2:
+        return case
+    layout = layout_of(case)
+    strikes = [
+        Strike(
+            fault=option.name,
+            at_ns=case.duration_ns // 4,
+            duration_ns=option.duration_ms.high * MILLISECOND_NS,
+            target=hosts[0],
+            strength=option.strength.high,
+            moment=moment.name,
+        )
+        for option in OPTIONS.values()
+        if option.is_always_aimed and not option.breaks_assumption
+        for hosts in layout.services.values()
+        for moment in option.moments_of(hosts[0], layout)
+    ]
+    return first_failing([with_script(case, strikes=(each,)) for each in strikes], test, case)
+
+
 def ample_deposits(case: Scenario, test: Test) -> Scenario:
     """Deposits that pay for everything: one of each user and asset is enough then."""
     operations = tuple(

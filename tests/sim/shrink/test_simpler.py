@@ -31,6 +31,7 @@ from sim.shrink.simpler import (
     ample_deposits,
     calm,
     fewer_names,
+    one_aimed_strike,
     one_bold_strike,
     one_of_each,
     paced,
@@ -113,6 +114,17 @@ def test_a_flow_that_does_not_fail_without_faults_at_its_own_pace_is_tried_at_an
     found = script_of(calm(case, when(fails)))
     assert found.strikes == ()
     assert [each.request_id for each in found.operations] == [each.request_id for each in script_of(case).operations]
+
+
+def test_one_strike_at_its_worst_moment_is_tried_instead_of_all(case: Scenario) -> None:
+    def fails(case: Scenario) -> bool:
+        return [each.fault for each in script_of(case).strikes] == ["writer-crash"]
+
+    (strike,) = script_of(one_aimed_strike(case, when(fails))).strikes
+    assert (strike.target, strike.moment) == ("settlement-1", "rows-being-written")
+    assert one_aimed_strike(case, NEVER) == case
+    single = with_script(case, strikes=script_of(case).strikes[:1])
+    assert one_aimed_strike(single, ALWAYS) == single
 
 
 def test_users_who_do_not_matter_go(case: Scenario) -> None:
