@@ -101,6 +101,12 @@ class FaultOptions:
         services = {layout.service_of(host): None for host in layout.hosts_concerned(target)}
         return tuple(each for each in self.moments if any(service in each.services for service in services))
 
+    @property
+    def strengths(self) -> Span:
+        """The weakest and the strongest that a strike can be, waiting for a moment or not."""
+        aimed = self.aimed_strength or self.strength
+        return Span(min(self.strength.low, aimed.low), max(self.strength.high, aimed.high))
+
     def spans(self, moment: str) -> tuple[Span, Span]:
         """The duration (ms) and the strength of a strike that waits for that moment, or for none."""
         if not moment:
@@ -170,6 +176,10 @@ def check_strikes(
                 raise ScenarioError(f"{each.fault} aims at {each.target!r}: this scenario has no {target!r}")
         if each.at_ns < 0 or each.duration_ns < 0:
             raise ScenarioError(f"{each.fault} on {each.target}: times must not be negative")
+        strengths = options[each.fault].strengths
+        if not strengths.low <= each.strength <= strengths.high:
+            bounds = f"{strengths.low} to {strengths.high}"
+            raise ScenarioError(f"{each.fault} on {each.target}: its strength must be {bounds}, not {each.strength}")
         if each.moment and each.moment not in MOMENTS:
             known_moments = ", ".join(MOMENTS)
             raise ScenarioError(f"{each.fault} waits for {each.moment!r}; moments are: {known_moments}")

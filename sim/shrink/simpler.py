@@ -343,7 +343,7 @@ def _half_as_long(strike: Strike) -> Strike:
 
 def _half_as_strong(strike: Strike) -> Strike:
     half = strike.strength // 2 if strike.strength >= 0 else -(-strike.strength // 2)
-    return replace(strike, strength=half)
+    return replace(strike, strength=max(half, OPTIONS[strike.fault].strengths.low))
 
 
 def _rounded(strike: Strike) -> Strike:

@@ -92,6 +92,8 @@ def test_a_held_case_passes_and_names_what_was_not_exercised() -> None:
         (Strike("crash", 0, 0, "matching-9", 0), "no 'matching-9'"),
         (Strike("slow-link", 0, 0, "gateway-1->kafka-8", 0), "no 'kafka-8'"),
         (Strike("crash", -1, 0, "matching-1", 0), "must not be negative"),
+        # With no time between two crashes the run would never end.
+        (Strike("crash-loop", 0, 1_000_000_000, "matching-1", 0), "strength must be 150 to 900, not 0"),
     ],
 )
 def test_a_script_that_cannot_be_carried_out_is_refused(strike: Strike, complaint: str) -> None:

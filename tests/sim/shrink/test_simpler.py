@@ -241,10 +241,13 @@ def test_strikes_keep_their_place_when_operations_are_paced(case: Scenario) -> N
 
 
 def test_strikes_become_short_weak_and_punctual(case: Scenario) -> None:
-    strike = Strike("slow-link", 1_234_567_891, 8_000_000_000, "gateway-1->kafka-1", -8)
-    one = with_script(case, strikes=(strike,))
-    assert script_of(simpler_strikes(one, ALWAYS)).strikes == (
-        Strike("slow-link", 1_200_000_000, 2_000_000_000, "gateway-1->kafka-1", -2),
+    strikes = (
+        Strike("clock-jump", 1_234_567_891, 8_000_000_000, "gateway-1", -8),
+        Strike("crash-loop", 1_300_000_000, 4_000_000_000, "matching-1", 400),
+    )
+    assert script_of(simpler_strikes(with_script(case, strikes=strikes), ALWAYS)).strikes == (
+        Strike("clock-jump", 1_200_000_000, 2_000_000_000, "gateway-1", -2),
+        Strike("crash-loop", 1_300_000_000, 1_000_000_000, "matching-1", 150),
     )
 
 
