@@ -14,6 +14,9 @@ from sim.script import Strike
 
 COMBINED: Final = Kind("several at once")
 
+REFUSING_MS: Final = Span(40, 300)
+"""Long enough that the next batch of rows is refused too, and waits to be written again."""
+
 
 @COMBINED.fault(
     FaultOptions(
@@ -41,7 +44,7 @@ def _zombie_owner(world: Deployment, strike: Strike) -> Undo:
         host_of(SETTLEMENT),
         strikes_per_minute=Span(2, 8),
         duration_ms=Span(3_000, 9_000),
-        strength=Span(40, 300),
+        strength=REFUSING_MS,
         strength_meaning="ms for which the database refuses writes before the instance stands still",
         moments=(ROWS_BEING_WRITTEN,),
         is_always_aimed=True,
@@ -59,7 +62,7 @@ def _zombie_writer(world: Deployment, strike: Strike) -> Undo:
         host_of(SETTLEMENT),
         strikes_per_minute=Span(2, 8),
         duration_ms=Span(400, 4_000),
-        strength=Span(40, 300),
+        strength=REFUSING_MS,
         strength_meaning="ms for which the database refuses writes before the crash",
         moments=(ROWS_BEING_WRITTEN,),
         is_always_aimed=True,
@@ -71,23 +74,23 @@ def _writer_crash(world: Deployment, strike: Strike) -> Undo:
 
 def _refused_and_then(strike_host: Callable[[Deployment, str], Undo], world: Deployment, strike: Strike) -> Undo:
     """Let the database refuse everything for as many milliseconds as the strength says, and then strike the host."""
-    refusal = world.cassandra.faults.arm("unavailable")
+    faults = world.cassandra.faults
+    refusal = faults.arm("unavailable")
     mend: Undo | None = None
-    is_over = False
 
     def go_on() -> None:
         nonlocal mend
-        world.cassandra.faults.disarm(refusal)
-        if not is_over:
-            mend = strike_host(world, strike.target)
+        faults.disarm(refusal)
+        mend = strike_host(world, strike.target)
+
+    timer = world.clock.after(strike.strength * MILLISECOND_NS, go_on)
 
     def end() -> None:
-        nonlocal is_over
-        is_over = True
+        timer.cancel()
+        faults.disarm(refusal)
         if mend is not None:
             mend()
 
-    world.clock.after(strike.strength * MILLISECOND_NS, go_on)
     return end
 
 

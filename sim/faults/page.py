@@ -46,8 +46,8 @@ _ABOUT: Final = {
         "A host runs one instance of a service. A second instance that leaves is `stop-restart`; a crash of a chosen "
         "service at its worst moment is `crash` with a moment."
     ),
-    "several at once": "What seldom comes together by itself, and hurts most when it does.",
     "clients": "They act beside the flow, whose operations stay what they are.",
+    "several at once": "What seldom comes together by itself, and hurts most when it does.",
     "broken assumptions": (
         "Each breaks something that the design rests on. They are off unless they are named: they are there to show "
         "that the invariants see them."

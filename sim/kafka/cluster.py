@@ -153,17 +153,16 @@ class KafkaCluster:
 
     def is_asking(self, host: str, request: str) -> bool:
         """Whether a client on that host has a request of that name (its handler's) outstanding."""
-        for each in self._transports.values():
-            if each.host == host and each.incarnation.alive and each.is_asking(request):
-                return True
-        return False
+        return any(
+            each.host == host and each.incarnation.alive and each.is_asking(request)
+            for each in self._transports.values()
+        )
 
     def reads_without_group(self, host: str) -> bool:
         """Whether a consumer of no group is open on that host."""
-        for each in self._transports.values():
-            if each.is_of_no_group and each.host == host and each.incarnation.alive:
-                return True
-        return False
+        return any(
+            each.is_of_no_group and each.host == host and each.incarnation.alive for each in self._transports.values()
+        )
 
     def release(self) -> None:
         """Let go of all records, when the run is over: the frames of dead hosts keep the cluster itself for ever."""
