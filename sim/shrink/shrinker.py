@@ -13,7 +13,9 @@ from sim.shrink.target import Target, chosen, violated_by
 
 PASSES: Final[tuple[Pass, ...]] = (
     simpler.calm,
+    simpler.plain_snapshots,
     simpler.one_aimed_strike,
+    simpler.one_bold_strike,
     fewer.sooner,
     fewer.shorter,
     fewer.fewer_strikes,

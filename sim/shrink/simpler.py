@@ -1,4 +1,4 @@
-"""Passes that make plainer what is left: fewer hosts, plain orders at an even pace, one aimed strike for many.
+"""Passes that make plainer what is left: no faults or one, fewer hosts, plain orders at an even pace.
 
 As in `sim.shrink.fewer`, a pass takes a case and a test, and knows nothing of the invariant.
 """
@@ -29,13 +29,18 @@ MERGED_MAX: Final = 6
 
 
 def calm(case: Scenario, test: Test) -> Scenario:
-    """No faults at all, at the pace that there is or an even one.
+    """No faults at all, at the pace that there is, an even one, or everything at once.
 
     Asked first, while there is much that can fail without them: what is left of a long flow later may fail only because
     faults delay one thing and not another.
     """
     bare = with_script(case, strikes=())
-    return first_failing([bare, _at_pace(bare, PACE_NS // 10)], test, case)
+    return first_failing([bare, *(_at_pace(bare, pace_ns) for pace_ns in (PACE_NS // 10, 0))], test, case)
+
+
+def plain_snapshots(case: Scenario, test: Test) -> Scenario:
+    """No snapshots; else one after each output, so that none needs to be waited for."""
+    return first_failing([replace(case, snapshot_interval_outputs=each) for each in (0, 1)], test, case)
 
 
 def one_aimed_strike(case: Scenario, test: Test) -> Scenario:
@@ -80,10 +85,7 @@ def one_of_each(case: Scenario, test: Test) -> Scenario:
     topology = script_of(case).topology
     if topology.user_partitions > 1:
         case = first_failing([with_script(case, topology=_divided(topology, user_partitions=1))], test, case)
-    case = first_failing([with_script(case, topology=_only_traded(case))], test, case)
-    if case.snapshot_interval_outputs:
-        case = first_failing([replace(case, snapshot_interval_outputs=0)], test, case)
-    return case
+    return first_failing([with_script(case, topology=_only_traded(case))], test, case)
 
 
 def fewer_names(case: Scenario, test: Test) -> Scenario:
@@ -150,8 +152,9 @@ def one_bold_strike(case: Scenario, test: Test) -> Scenario:
 def simpler_strikes(case: Scenario, test: Test) -> Scenario:
     """Strikes at round times, shorter, and weaker."""
     for number in range(len(script_of(case).strikes)):
-        for simpler in (_half_as_long, _half_as_long, _half_as_strong, _half_as_strong, _rounded):
-            case = _with_strike(case, number, simpler, test)
+        for simpler in (_half_as_long, _half_as_strong, _rounded):
+            while (found := _with_strike(case, number, simpler, test)) != case:
+                case = found
     return case
 
 
@@ -338,7 +341,7 @@ def _aimed(strike: Strike, moment: str) -> Strike:
 
 
 def _half_as_long(strike: Strike) -> Strike:
-    return replace(strike, duration_ns=strike.duration_ns // 2)
+    return replace(strike, duration_ns=max(strike.duration_ns // 2, MILLISECOND_NS))
 
 
 def _half_as_strong(strike: Strike) -> Strike:

@@ -35,6 +35,7 @@ from sim.shrink.simpler import (
     one_bold_strike,
     one_of_each,
     paced,
+    plain_snapshots,
     simpler_operations,
     simpler_strikes,
 )
@@ -116,6 +117,21 @@ def test_a_flow_that_does_not_fail_without_faults_at_its_own_pace_is_tried_at_an
     assert [each.request_id for each in found.operations] == [each.request_id for each in script_of(case).operations]
 
 
+def test_everything_at_once_is_tried_where_an_even_pace_is_not_enough(case: Scenario) -> None:
+    found = calm(case, when(lambda case: len({each.at_ns for each in script_of(case).operations}) == 1))
+    assert script_of(found).strikes == ()
+    assert [each.request_id for each in script_of(found).operations] == [
+        each.request_id for each in script_of(case).operations
+    ]
+
+
+def test_no_snapshots_are_plainest_and_then_one_after_each_output(case: Scenario) -> None:
+    assert plain_snapshots(case, ALWAYS) == replace(case, snapshot_interval_outputs=0)
+    needed = when(lambda each: each.snapshot_interval_outputs > 0)
+    assert plain_snapshots(case, needed) == replace(case, snapshot_interval_outputs=1)
+    assert plain_snapshots(case, NEVER) == case
+
+
 def test_one_strike_at_its_worst_moment_is_tried_instead_of_all(case: Scenario) -> None:
     def fails(case: Scenario) -> bool:
         return [each.fault for each in script_of(case).strikes] == ["writer-crash"]
@@ -146,7 +162,7 @@ def test_hosts_partitions_and_symbols_become_one(case: Scenario) -> None:
     strikes = (Strike("crash", 1, 1, "matching-2", 0), Strike("slow-link", 1, 1, "gateway-2->kafka-3", 5))
     aimed = with_script(case, strikes=strikes)
     found = one_of_each(aimed, ALWAYS)
-    assert (found.instances, found.gateways, found.snapshot_interval_outputs) == (1, 1, 0)
+    assert (found.instances, found.gateways) == (1, 1)
     script = script_of(found)
     assert [each.target for each in script.strikes] == ["matching-1", "gateway-1->kafka-3"]
     assert script.topology.user_partitions == 1
@@ -245,9 +261,18 @@ def test_strikes_become_short_weak_and_punctual(case: Scenario) -> None:
         Strike("clock-jump", 1_234_567_891, 8_000_000_000, "gateway-1", -8),
         Strike("crash-loop", 1_300_000_000, 4_000_000_000, "matching-1", 400),
     )
-    assert script_of(simpler_strikes(with_script(case, strikes=strikes), ALWAYS)).strikes == (
+    both = with_script(case, strikes=strikes)
+    assert script_of(simpler_strikes(both, ALWAYS)).strikes == (
+        Strike("clock-jump", 1_200_000_000, 1_000_000, "gateway-1", 0),
+        Strike("crash-loop", 1_300_000_000, 1_000_000, "matching-1", 150),
+    )
+
+    def fails(case: Scenario) -> bool:
+        return all(each.duration_ns >= 1_500_000_000 and abs(each.strength) >= 2 for each in script_of(case).strikes)
+
+    assert script_of(simpler_strikes(both, when(fails))).strikes == (
         Strike("clock-jump", 1_200_000_000, 2_000_000_000, "gateway-1", -2),
-        Strike("crash-loop", 1_300_000_000, 1_000_000_000, "matching-1", 150),
+        Strike("crash-loop", 1_300_000_000, 2_000_000_000, "matching-1", 150),
     )
 
 
