@@ -31,6 +31,8 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 def over_seeds(count: int) -> Callable[[Function], Function]:
     """Give a test that takes `sim_seed` or `sim_scenario` so many seeds at least, unless `--sim-seeds` names some."""
+    if count < 1:
+        raise ValueError(f"over_seeds wants a number of seeds, 1 or more, not {count}")
     mark: Callable[[Function], Function] = pytest.mark.over_seeds(count)
     return mark
 
@@ -47,36 +49,52 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{_MARK}(count): run the test with at least so many seeds")
     _seeds(config.getoption("--sim-seeds") or DEFAULT_SEEDS)
     replayed = config.getoption("--sim-replay")
-    if replayed is not None and not Path(replayed).exists():
-        raise pytest.UsageError(f"--sim-replay: {replayed} does not exist")
+    if replayed is not None:
+        from sim.scenario import ScenarioError
+        from traces.manifest import TraceError
+
+        try:
+            _scenario_of(replayed)
+        except (ScenarioError, TraceError) as error:
+            raise pytest.UsageError(f"--sim-replay: {error}") from None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    config = metafunc.config
-    replayed = config.getoption("--sim-replay")
-    for name in (SEED, SCENARIO):
-        if name not in metafunc.fixturenames:
-            continue
-        if name == SCENARIO and replayed is not None:
-            metafunc.parametrize(name, [replayed], ids=["replay"], indirect=True)
-            continue
-        chosen = config.getoption("--sim-seeds")
-        seeds = _seeds(chosen or DEFAULT_SEEDS)
-        mark = metafunc.definition.get_closest_marker(_MARK)
-        if mark is not None and chosen is None:
-            seeds = range(max(len(seeds), int(mark.args[0])))
-        metafunc.parametrize(name, seeds, ids=[f"seed={seed}" for seed in seeds], indirect=name == SCENARIO)
+    names = [name for name in (SEED, SCENARIO) if name in metafunc.fixturenames]
+    if not names:
+        return
+    replayed = metafunc.config.getoption("--sim-replay")
+    if SCENARIO in names and replayed is not None:
+        metafunc.parametrize(names, [[replayed] * len(names)], ids=["replay"], indirect=True)
+        return
+    chosen = metafunc.config.getoption("--sim-seeds")
+    seeds = _seeds(chosen or DEFAULT_SEEDS)
+    mark = metafunc.definition.get_closest_marker(_MARK)
+    if mark is not None and chosen is None:
+        seeds = range(max(len(seeds), int(mark.args[0])))
+    # Of one seed both, where a test takes both.
+    rows = [[seed] * len(names) for seed in seeds]
+    metafunc.parametrize(names, rows, ids=[f"seed={seed}" for seed in seeds], indirect=True)
+
+
+@pytest.fixture
+def sim_seed(request: pytest.FixtureRequest) -> int:
+    """The test's seed; that of `--sim-replay`'s scenario, where the test takes the scenario too."""
+    return _scenario_of(request.param).seed
 
 
 @pytest.fixture
 def sim_scenario(request: pytest.FixtureRequest) -> "Scenario":
     """The default scenario with the test's seed, or that of `--sim-replay`; change it with `dataclasses.replace`."""
+    return _scenario_of(request.param)
+
+
+def _scenario_of(parameter: int | str) -> "Scenario":
+    """That of a seed, or of a repro."""
     from sim.repro import read_repro
     from sim.scenario import Scenario
 
-    if isinstance(request.param, str):
-        return read_repro(Path(request.param)).scenario
-    return Scenario(seed=request.param)
+    return read_repro(Path(parameter)).scenario if isinstance(parameter, str) else Scenario(seed=parameter)
 
 
 @pytest.hookimpl(wrapper=True)

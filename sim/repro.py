@@ -4,13 +4,15 @@ It holds the scenario, the version of the code that ran it, and the digest that 
 name one, and every stored trace contains what is needed to make one.
 """
 
+import shlex
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
-from sim.scenario import Scenario, ScenarioError
+from sim.scenario import SECOND_NS, SYNTHETIC, Scenario, ScenarioError
 from traces.manifest import package_versions
 from traces.store import read_manifest
 
@@ -23,6 +25,7 @@ class Repro:
 
     scenario: Scenario
     digest: str
+    """Empty when it is not known: the run did not end."""
     packages: dict[str, str]
 
     def write(self, path: Path) -> None:
@@ -43,7 +46,7 @@ class Repro:
         ]
         if changed:
             return "versions differ (" + ", ".join(changed) + ")"
-        return "the code and all versions are the same: the run is not deterministic"
+        return "the code and all versions are the same: the file was altered, or the run is not deterministic"
 
 
 class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,6 +65,8 @@ def read_repro(path: Path) -> Repro:
     """
     if path.is_dir():
         manifest = read_manifest(path)
+        if not manifest.scenario or not manifest.digest:
+            raise ScenarioError(f"{path}: the trace of no simulated run: it has no scenario or no digest")
         return Repro(scenario=Scenario.from_dict(manifest.scenario), digest=manifest.digest, packages=manifest.packages)
     try:
         stored = msgspec.json.decode(path.read_bytes(), type=_Stored)
@@ -70,3 +75,33 @@ def read_repro(path: Path) -> Repro:
         raise ScenarioError(f"{path}: {error.strerror or error}") from None
     except (ScenarioError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ScenarioError(f"{path}: not a repro: {error}") from None
+
+
+def command_for(scenario: Scenario) -> str | None:
+    """The command line that runs exactly this scenario; None when the options of `run` cannot say it all."""
+    said = Scenario(
+        seed=scenario.seed,
+        orders=scenario.orders,
+        users=scenario.users,
+        symbols=scenario.symbols,
+        duration_ns=scenario.duration_ns,
+        flow=scenario.flow,
+        faults=scenario.faults,
+        defect=scenario.defect,
+    )
+    if said != scenario:
+        return None
+    options: dict[str, object] = {
+        "seed": scenario.seed,
+        "orders": scenario.orders,
+        "users": scenario.users,
+        "symbols": scenario.symbols,
+        "duration": format(Decimal(scenario.duration_ns) / SECOND_NS, "f"),
+        "faults": scenario.faults,
+    }
+    if scenario.flow != SYNTHETIC:
+        options["flow"] = scenario.flow
+    if scenario.defect:
+        options["defect"] = scenario.defect
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return shlex.join(["exchange-sim", "run", *words])

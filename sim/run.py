@@ -27,9 +27,11 @@ from sim.faults.catalogue import OPTIONS
 from sim.faults.injector import Injector
 from sim.faults.plan import check_strikes, draw_plan
 from sim.flows import FlowReport, Operation, load_flow, make_topology, synthetic_flow
+from sim.flows.operations import check_operations
 from sim.hosts import RUN_STARTS_NS
 from sim.progress import Progress
 from sim.randomness import Randomness
+from sim.repro import command_for
 from sim.scenario import MILLISECOND_NS, SECOND_NS, SYNTHETIC, Scenario, ScenarioError
 from sim.script import Script, Strike
 from sim.world import World
@@ -110,17 +112,7 @@ class RunResult:
     @property
     def command(self) -> str:
         """The command line that runs the same scenario."""
-        scenario = self.scenario
-        if scenario.script is not None:
-            return f"exchange-sim replay {self.path if self.path is not None else 'REPRO'}"
-        words = [f"exchange-sim run --seed {scenario.seed} --orders {scenario.orders} --users {scenario.users}"]
-        words.append(f"--symbols {scenario.symbols} --duration {scenario.duration_ns / SECOND_NS:g}")
-        words.append(f"--faults {scenario.faults}")
-        if scenario.flow != SYNTHETIC:
-            words.append(f"--flow {scenario.flow}")
-        if scenario.defect:
-            words.append(f"--defect {scenario.defect}")
-        return " ".join(words)
+        return command_for(self.scenario) or f"exchange-sim replay {self.path if self.path is not None else 'REPRO'}"
 
     @property
     def holds(self) -> bool:
@@ -249,6 +241,7 @@ def _open_flow(
     if scenario.script is not None:
         try:
             topology = scenario.script.topology.topology()
+            check_operations(scenario.script.operations)
         except ValueError as error:
             raise ScenarioError(f"scenario: {error}") from None
         return topology, scenario.script.operations, None, scenario.duration_ns

@@ -14,6 +14,8 @@ from sim.script import Script
 SECOND_NS: Final = 1_000_000_000
 MILLISECOND_NS: Final = 1_000_000
 
+SEEDS: Final = 2**63
+"""Seeds are 0 to below this."""
 NO_FAULTS: Final = "none"
 SWARM: Final = "swarm"
 """Each seed draws its own mix of faults, their rates and their durations."""
@@ -92,7 +94,7 @@ class Scenario:
 
 
 _BOUNDS: Final = (
-    ("seed", 0, 2**63 - 1),
+    ("seed", 0, SEEDS - 1),
     ("orders", 0, 10_000_000),
     ("users", 1, 100_000),
     ("symbols", 1, 1_000),

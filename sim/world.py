@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,14 +54,19 @@ class World:
         self.recorder: Recorder = recorder if recorder is not None else _Silent()
         self.hosts: dict[str, Host] = {}
         self._escapes: Escapes | None = None
+        self._failed: BaseException | None = None
         self._collected_at_event = 0
         self._record_lifecycle = self.recorder.emitter("lifecycle")
 
     def host(self, name: str, service: str = "") -> Host:
-        """The host of that name; made, and not started, when it is asked for the first time."""
+        """The host of that name; made, and not started, when it is asked for the first time.
+
+        An error that ends its service is raised where the time moves, unless a supervisor is set as `on_exit`.
+        """
         host = self.hosts.get(name)
         if host is None:
             host = Host(self.clock, self.randomness, name, service, self._record_lifecycle)
+            host.on_exit = self._remember_failure
             host.on_unhandled = self._record_unhandled
             self.hosts[name] = host
         return host
@@ -73,7 +79,8 @@ class World:
     def running(self) -> Iterator[None]:
         """The scope in which time moves: asyncio is deterministic, escapes raise, and the collector is off.
 
-        At its end the first escape is raised, even if the service that caused it swallowed the error.
+        At its end the first escape is raised, even if the service that caused it swallowed the error; then the first
+        error that ended a service without a supervisor.
         """
         collecting = gc.isenabled()
         gc.disable()
@@ -81,7 +88,7 @@ class World:
             with deterministic_asyncio(), no_escape() as self._escapes:
                 yield
                 self._forget_finished_tasks()
-            self._escapes.check()
+            self._check()
         finally:
             self._escapes = None
             if collecting:
@@ -101,8 +108,7 @@ class World:
             if clock.now >= when_ns:
                 return True
             clock.run_until(min(when_ns, max(clock.now + _LOOK_EVERY_NS, clock.next_ns())))
-            if self._escapes is not None:
-                self._escapes.check()
+            self._check()
             since = clock.scheduled - self._collected_at_event
             if since > max(COLLECT_EVERY_EVENTS, self._collected_at_event // 2):
                 self.collect()
@@ -123,6 +129,18 @@ class World:
         for host in self.hosts.values():
             if host.is_up and host.incarnation is not None:
                 host.incarnation.loop.forget_finished_tasks()
+
+    def _check(self) -> None:
+        if self._escapes is not None:
+            self._escapes.check()
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            raise failed
+
+    def _remember_failure(self, incarnation: Incarnation, error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, asyncio.CancelledError) and self._failed is None:
+            error.add_note(f"{incarnation.host.name} ended by this at {self.clock.now / NS_PER_SECOND:.6f} s")
+            self._failed = error
 
     def _record_unhandled(self, incarnation: Incarnation, unhandled: Unhandled) -> None:
         error = describe(unhandled.exception) if unhandled.exception is not None else ""

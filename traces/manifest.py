@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -81,8 +81,8 @@ class TopologyRecord(msgspec.Struct, frozen=True):
                 each.name,
                 _asset(each.base),
                 _asset(each.quote),
-                Decimal(each.tick_size),
-                Decimal(each.lot_size),
+                _decimal(each.tick_size),
+                _decimal(each.lot_size),
                 each.partition,
             )
             for each in self.symbols
@@ -197,3 +197,10 @@ def _asset_record(asset: Asset) -> AssetRecord:
 
 def _asset(record: AssetRecord) -> Asset:
     return Asset(AssetId(record.asset_id), record.name, record.decimals)
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise ValueError(f"not a number: {text!r}") from None

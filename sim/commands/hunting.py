@@ -37,7 +37,7 @@ def list_defects(json: Json = False) -> None:
 
 @gallery.command("power")
 def measure_power(
-    only: Annotated[str, typer.Option(help="Names of defects joined by commas (default all).")] = "",
+    only: Annotated[str | None, typer.Option(help="Names of defects joined by commas (default all).")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds after which a defect counts as not caught.")] = 200,
     first_seed: Annotated[int, typer.Option(min=0, help="The seed to begin with.")] = 0,
     orders: Orders = None,
@@ -48,14 +48,11 @@ def measure_power(
     """Run seeds with each defect until an invariant catches it; exit status 1 when one is not caught."""
     import os
 
-    from sim.defects import GALLERY, named
     from sim.defects.power import hunt_all
     from sim.report import print_power
     from sim.scenario import Scenario
 
-    names = [name.strip() for name in only.split(",")] if only else list(GALLERY)
-    for name in names:
-        named(name)
+    names = _chosen(only)
     base = Scenario(seed=first_seed, **size_options(orders, None, None, duration))
     catches = print_power(
         hunt_all(names, base, seeds, jobs or os.cpu_count() or 1), stderr_progress(), json_wanted=json
@@ -65,7 +62,7 @@ def measure_power(
 
 @gallery.command("shrink")
 def shrink_gallery(
-    only: Annotated[str, typer.Option(help="Names of defects joined by commas (default all).")] = "",
+    only: Annotated[str | None, typer.Option(help="Names of defects joined by commas (default all).")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds to look for one that catches the defect.")] = 200,
     runs: Annotated[int, typer.Option(min=1, help="Cases to run at most, a defect.")] = 600,
     orders: Orders = None,
@@ -73,17 +70,14 @@ def shrink_gallery(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the repro of each smallest case here.")] = None,
     json: Json = False,
 ) -> None:
-    """The smallest case of each defect, from the first seed that catches it."""
+    """The smallest case of each defect, from the first seed that catches it; exit status 1 when none does."""
     import json as json_text
     import os
 
-    from sim.defects import GALLERY, named
     from sim.scenario import Scenario
     from sim.shrink.gallery import as_json, closing_line, line_of, smallest_of_all
 
-    names = [name.strip() for name in only.split(",")] if only else list(GALLERY)
-    for name in names:
-        named(name)
+    names = _chosen(only)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     found = {}
@@ -100,6 +94,7 @@ def shrink_gallery(
         progress.show(f"{len(found)} of {len(names)} defects shrunk")
     progress.clear()
     print(json_text.dumps(as_json(found)) if json else closing_line(found))
+    raise typer.Exit(VIOLATED if None in found.values() else HOLDS)
 
 
 def campaign(
@@ -189,3 +184,18 @@ def _seeds(text: str) -> tuple[int, int]:
     if not (first.isdecimal() and end.isdecimal() and int(first) < int(end)):
         raise CommandError(f"--seeds wants A:B with A less than B, not {text!r}")
     return int(first), int(end)
+
+
+def _chosen(only: str | None) -> list[str]:
+    """The names of `--only`; all of the gallery when it was not given."""
+    from sim.defects import GALLERY
+
+    if only is None:
+        return list(GALLERY)
+    names = [name.strip() for name in only.split(",")]
+    for number, name in enumerate(names):
+        if name not in GALLERY:
+            raise CommandError(f"unknown defect {name!r}; there are: {', '.join(GALLERY)}")
+        if name in names[:number]:
+            raise CommandError(f"--only names {name} twice")
+    return names

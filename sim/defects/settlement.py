@@ -8,6 +8,7 @@ import msgspec
 
 from schema.events import OrderCompletion, OrderPlacement
 from schema.tables import FINISHED_ROW_TTL_S, ORDER_COLUMNS, insert_all
+from schema.wire import WireError
 from settlement import rows, service, store
 from settlement.chain import Link, Progress, Verdict
 from settlement.cql_adapter import PreparedStatement, Row, Write
@@ -52,7 +53,7 @@ def _skips_undecodable(intact: Callable[..., Link]) -> Callable[..., Link]:
         try:
             return intact(self, record, batch)
         except Unsettleable as stop:
-            if not str(stop).startswith("undecodable"):
+            if not isinstance(stop.__context__, WireError):
                 raise
             # As if it were one that was settled long ago.
             return Link(record.offset, 0, 0, 0)

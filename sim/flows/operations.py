@@ -73,6 +73,23 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Operation)
 
 
+_COLUMN: Final = range(-(2**63), 2**63)
+"""The integers that a trace can hold, and Kafka and Cassandra too."""
+
+
+def check_operations(operations: Iterable[Operation]) -> None:
+    """Raises OperationError for the first that no client could carry out. What the gateway is to refuse passes."""
+    for number, each in enumerate(operations, 1):
+        if each.kind not in KINDS:
+            raise OperationError(f"operation {number}: unknown kind of operation {each.kind!r}")
+        if each.at_ns < 0:
+            raise OperationError(f"operation {number}: at_ns must be 0 or more, not {each.at_ns}")
+        for name in each.__struct_fields__:
+            value = getattr(each, name)
+            if isinstance(value, int) and value not in _COLUMN:
+                raise OperationError(f"operation {number}: {name} must fit 64 bits, not {value}")
+
+
 def dump_operations(operations: Iterable[Operation]) -> bytes:
     """Operations as JSON lines; `load_operations` gives them back."""
     return b"".join(_encoder.encode(operation) + b"\n" for operation in operations)

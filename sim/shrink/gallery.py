@@ -37,8 +37,8 @@ class Smallest:
     wall_seconds: float
 
 
-Found = tuple[str, Smallest | str]
-"""A defect, and how small its case became, or why that is not known."""
+Found = tuple[str, Smallest | str | None]
+"""A defect, and how small its case became; None when no seed caught it, a text when that could not be found out."""
 
 
 def smallest_of(scenario: Scenario, seeds_max: int, runs_max: int, out: Path | None) -> Found:
@@ -59,7 +59,7 @@ def smallest_of(scenario: Scenario, seeds_max: int, runs_max: int, out: Path | N
             if named:
                 break
         else:
-            return name, f"not caught within {seeds_max} seeds"
+            return name, None
         shrunk = shrink_case(written_out(caught), named[0], runs_max, silent)
         if out is not None:
             digest = simulate(shrunk.case, silent, Recorder(NoTrace())).manifest.digest
@@ -82,10 +82,10 @@ def smallest_of(scenario: Scenario, seeds_max: int, runs_max: int, out: Path | N
 
 def smallest_of_all(
     names: Sequence[str], base: Scenario, seeds_max: int, runs_max: int, jobs: int, out: Path | None
-) -> Iterator[tuple[str, Smallest]]:
-    """Each defect's smallest case as soon as it is known, `jobs` of them at once.
+) -> Iterator[tuple[str, Smallest | None]]:
+    """Each defect's smallest case as soon as it is known, `jobs` of them at once; None for one that is not caught.
 
-    Raises WorkersError for a defect that is not caught, or could not be run.
+    Raises WorkersError for a defect that could not be run.
     """
     # One defect a process: the crashed hosts of hundreds of runs stay in memory (sim.graveyard).
     workers = LocalWorkers(jobs, tasks_per_process=1, timeout_s=TIMEOUT_S)
@@ -97,13 +97,15 @@ def smallest_of_all(
         yield name, found
 
 
-def as_json(found: Mapping[str, Smallest]) -> dict[str, Any]:
-    """Defect -> how small its case became."""
-    return {name: asdict(each) for name, each in found.items()}
+def as_json(found: Mapping[str, Smallest | None]) -> dict[str, Any]:
+    """Defect -> how small its case became; null when it was not caught."""
+    return {name: asdict(each) if each is not None else None for name, each in found.items()}
 
 
-def line_of(name: str, each: Smallest) -> str:
+def line_of(name: str, each: Smallest | None) -> str:
     """One row of the table."""
+    if each is None:
+        return f"{name:34} not caught"
     rest = "" if each.is_finished else "  (runs used up)"
     return (
         f"{name:34} {each.operations:4} of {each.operations_before:5} operations {each.faults:3} of "
@@ -111,14 +113,18 @@ def line_of(name: str, each: Smallest) -> str:
     )
 
 
-def closing_line(found: Mapping[str, Smallest]) -> str:
-    """The medians."""
-    operations = [each.operations for each in found.values()]
-    faults = [each.faults for each in found.values()]
-    return (
-        f"{len(found)} defects: median {median(operations):g} operations (most {max(operations)}), "
-        f"median {median(faults):g} faults (most {max(faults)})"
-    )
+def closing_line(found: Mapping[str, Smallest | None]) -> str:
+    """The medians, and what was not caught."""
+    caught = [each for each in found.values() if each is not None]
+    missed = [name for name, each in found.items() if each is None]
+    line = f"{len(caught)} of {len(found)} defects shrunk"
+    if caught:
+        operations, faults = [each.operations for each in caught], [each.faults for each in caught]
+        line += (
+            f": median {median(operations):g} operations (most {max(operations)}), "
+            f"median {median(faults):g} faults (most {max(faults)})"
+        )
+    return line + (f"; not caught: {', '.join(missed)}" if missed else "")
 
 
 def _lost(scenario: Scenario, why: str) -> Found:

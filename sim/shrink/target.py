@@ -12,7 +12,7 @@ from typing import Final
 
 from sim.progress import Progress
 from sim.run import simulate
-from sim.scenario import Scenario, ScenarioError
+from sim.scenario import SEEDS, Scenario, ScenarioError
 from sim.shrink.fewer import script_of
 from traces.invariants import check, check_one
 from traces.recorder import Recorder
@@ -56,14 +56,14 @@ class Target:
         is none. A case that cannot be run breaks nothing; nor does any, once exhausted."""
         tries = min(self._tries, max(1, OPERATIONS_RUN_MAX // max(1, len(script_of(case).operations))))
         for number in range(tries):
-            tried = replace(case, seed=case.seed + number)
+            tried = _reseeded(case, number)
             if self._is_broken_by(tried):
                 return tried
         return None
 
     def sound(self, case: Scenario) -> None:
         """Find out how many seeds a candidate like this one should be tried with."""
-        failed = sum(self._is_broken_by(replace(case, seed=case.seed + 1 + number)) for number in range(SOUNDED))
+        failed = sum(self._is_broken_by(_reseeded(case, 1 + number)) for number in range(SOUNDED))
         self._tries = TRIES[failed]
 
     def _is_broken_by(self, case: Scenario) -> bool:
@@ -89,6 +89,10 @@ def chosen(violated: Sequence[str], wanted: str) -> str:
     if wanted and wanted not in violated:
         raise ShrinkError(f"{wanted} is not violated; violated: {', '.join(violated)}")
     return wanted or violated[0]
+
+
+def _reseeded(case: Scenario, number: int) -> Scenario:
+    return replace(case, seed=(case.seed + number) % SEEDS)
 
 
 def _trace(scenario: Scenario) -> Trace:

@@ -28,7 +28,7 @@ def test_another_name_or_another_byte_is_another_digest(tmp_path: Path, monkeypa
 
 def test_a_repro_tells_other_code_from_a_run_that_is_not_deterministic() -> None:
     here = package_versions()
-    assert "not deterministic" in Repro(Scenario(), "d", here).difference_from_this_code()
+    assert "altered, or the run is not deterministic" in Repro(Scenario(), "d", here).difference_from_this_code()
     other = Repro(Scenario(), "d", {**here, "exchange-sim": "source 0", "simpy": "1"}).difference_from_this_code()
     assert other.startswith("versions differ (exchange-sim source 0 -> source ")
     assert "simpy 1 -> " in other

@@ -178,3 +178,24 @@ def test_closed_world_does_nothing_any_more() -> None:
     world.run_until(5 * NS_PER_SECOND)
     gc.collect()
     assert log == []
+
+
+def test_an_error_that_ends_a_service_is_raised_where_the_time_moves() -> None:
+    async def fails() -> None:
+        await asyncio.sleep(1)
+        raise ValueError("boom")
+
+    world = World(1)
+    with world.running():
+        world.host("a-1").start(lambda life: fails())
+        world.run_until(NS_PER_SECOND // 2)
+        with pytest.raises(ValueError, match="boom") as raised:
+            world.run_until(2 * NS_PER_SECOND)
+        assert raised.value.__notes__ == ["a-1 ended by this at 1.000000 s"]
+        # Said once; and a supervisor looks after its host itself.
+        ended: list[object] = []
+        world.host("a-1").on_exit = lambda life, error: ended.append(error)
+        world.host("a-1").restart()
+        world.run_until(5 * NS_PER_SECOND)
+    assert [str(each) for each in ended] == ["boom"]
+    world.close()

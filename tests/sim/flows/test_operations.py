@@ -1,7 +1,7 @@
 import pytest
 
 from sim.flows.market import make_topology
-from sim.flows.operations import Operation, OperationError, dump_operations, load_operations
+from sim.flows.operations import Operation, OperationError, check_operations, dump_operations, load_operations
 from sim.flows.synthetic import synthetic_flow
 from sim.randomness import Randomness
 
@@ -23,3 +23,19 @@ def test_a_line_that_is_no_operation_is_named(line: bytes) -> None:
     good = dump_operations([Operation(1, 1, "cancel", "c1")])
     with pytest.raises(OperationError, match="line 2: "):
         load_operations(good + line + b"\n")
+
+
+@pytest.mark.parametrize(
+    ("operation", "complaint"),
+    [
+        (Operation(1, 1, "steal", "a"), "operation 2: unknown kind of operation 'steal'"),
+        (Operation(-1, 1, "cancel", "a"), "operation 2: at_ns must be 0 or more"),
+        (Operation(1, 2**70, "cancel", "a"), "operation 2: user_id must fit 64 bits"),
+        (Operation(1, 1, "deposit", "a", amount=2**63), "operation 2: amount must fit 64 bits"),
+    ],
+)
+def test_an_operation_that_no_client_could_carry_out_is_named(operation: Operation, complaint: str) -> None:
+    good = Operation(1, 1, "place", "p", symbol="NOPE", quantity=-1, price=2**63 - 1)
+    check_operations([good])
+    with pytest.raises(OperationError, match=complaint):
+        check_operations([good, operation])

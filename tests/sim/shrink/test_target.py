@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from sim.run import written_out
-from sim.scenario import Scenario
+from sim.scenario import SEEDS, Scenario
 from sim.shrink.fewer import script_of, with_script
 from sim.shrink.target import OPERATIONS_RUN_MAX, SOUNDED, TRIES, Target
 
@@ -78,3 +78,10 @@ def test_nothing_is_run_any_more_once_the_runs_are_used_up(case: Scenario) -> No
     assert target.failing(case) is None
     assert target.is_exhausted
     assert target.runs == SOUNDED + 3
+
+
+def test_after_the_last_seed_comes_the_first(case: Scenario) -> None:
+    target = Seeds(lambda seed: seed == 1)
+    last = replace(case, seed=SEEDS - 1)
+    target.sound(last)
+    assert target.failing(last) == replace(case, seed=1)

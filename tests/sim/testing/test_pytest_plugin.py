@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import sim.testing  # noqa: F401 - numpy can be loaded once in a process, and pytester forgets what its runs import
-from sim.repro import Repro
+from sim.repro import Repro, read_repro
 from sim.scenario import Scenario
 
 pytest_plugins = ["pytester"]
@@ -78,15 +78,47 @@ def test_a_repro_is_run_in_place_of_the_seeds(pytester: pytest.Pytester, tmp_pat
     pytester.runpytest(*OPTIONS, "--sim-replay", str(repro)).assert_outcomes(passed=1)
 
 
+def test_seed_and_scenario_of_one_test_belong_together(pytester: pytest.Pytester, tmp_path: Path) -> None:
+    repro = tmp_path / "repro.json"
+    Repro(Scenario(seed=77), "", {}).write(repro)
+    pytester.makepyfile("def test_it(sim_seed, sim_scenario): assert sim_seed == sim_scenario.seed")
+    pytester.runpytest(*OPTIONS).assert_outcomes(passed=5)
+    pytester.runpytest(*OPTIONS, "--sim-replay", str(repro)).assert_outcomes(passed=1)
+
+
+def test_what_options_cannot_say_is_kept_as_a_repro(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_mine="""
+        from dataclasses import replace
+        from sim.testing import hold_invariants
+
+        def test_it(sim_scenario):
+            small = replace(sim_scenario, orders=12, users=3, symbols=1, faults="none", duration_ns=1_000_000_000)
+            hold_invariants(replace(small, gateways=1, defect="cancel-completion-missing"))
+        """
+    )
+    result = pytester.runpytest(*OPTIONS, "--sim-seeds", "1:2")
+    result.assert_outcomes(failed=1)
+    path = Path("runs") / "tests" / "test_mine.py-test_it-seed=1-.json"
+    result.stdout.fnmatch_lines([f"*exchange-sim replay {path}"])
+    repro = read_repro(pytester.path / path)
+    assert (repro.scenario.gateways, repro.scenario.defect) == (1, "cancel-completion-missing")
+    result.stdout.fnmatch_lines([f"*seed 1, digest {repro.digest}*"])
+    # The message is what is shown, not the source of what found it.
+    assert "def hold_invariants" not in result.stdout.str()
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
         (("--sim-seeds", "5"), "--sim-seeds wants A:B"),
         (("--sim-seeds", "5:4"), "--sim-seeds wants A:B"),
-        (("--sim-replay", "nothing"), "nothing does not exist"),
+        (("--sim-replay", "nothing"), "--sim-replay: nothing: No such file"),
+        (("--sim-replay", "test_of_no_repro.py"), "--sim-replay: test_of_no_repro.py: not a repro"),
     ],
 )
 def test_bad_options_are_usage_errors(pytester: pytest.Pytester, options: tuple[str, str], complaint: str) -> None:
+    pytester.makepyfile(test_of_no_repro="def test_it(sim_scenario): pass")
     result = pytester.runpytest(*OPTIONS, *options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"*{complaint}*"])
