@@ -1,12 +1,18 @@
 """Situations of Kafka and its clients: transactions, groups, leaders, redelivery."""
 
+import re
+from collections.abc import Iterator
+from typing import Final
+
 import numpy as np
 import pandas as pd
 
+from schema.tables import SETTLEMENT_PROGRESS
 from schema.topics import CHAINED_TOPICS
 from traces.frames import frame_of
 from traces.matching_rows import array, codes, ints, is_any, is_in, rows
 from traces.reachability.goals import goal
+from traces.reachability.takeovers import takeovers
 from traces.trace import Trace
 
 
@@ -26,8 +32,19 @@ def transaction_timed_out(trace: Trace) -> int:
 
 @goal("zombie-fenced")
 def zombie_fenced(trace: Trace) -> int:
-    """A producer that had been replaced tried to go on, and was fenced."""
-    return _actions(trace, "fenced")
+    """A producer whose partition another instance had taken over meanwhile tried to go on, and was fenced."""
+    taken = takeovers(trace)
+    found = set()
+    for at, host, owned in _fenced(trace):
+        had_at = max(
+            (each.t for each in taken if each.host == host and each.owned == owned and each.t < at), default=at
+        )
+        # What came first since then: a new producer, or a time-out, which fences an owner that nobody has replaced.
+        raised_at, why = next(((t, action) for t, action in _raised(trace, owned) if had_at < t <= at), (at, ""))
+        heir = next((each.host for each in taken if each.owned == owned and each.t >= raised_at), host)
+        if why == "init" and heir != host:
+            found.add((host, owned, had_at))
+    return len(found)
 
 
 @goal("aborted-records-skipped")
@@ -41,28 +58,17 @@ def aborted_records_skipped(trace: Trace) -> int:
     return found
 
 
-@goal("commit-refused")
-def commit_refused(trace: Trace) -> int:
-    """An offset commit was refused because its member was no longer of the group."""
-    return int(
-        is_any(
-            trace.events("offset_commits"),
-            "outcome",
-            "UnknownMemberIdError",
-            "IllegalGenerationError",
-            "RebalanceInProgressError",
-        ).sum()
-    )
+@goal("commit-of-an-old-generation")
+def commit_of_an_old_generation(trace: Trace) -> int:
+    """An offset commit was refused: its generation of the group was over, or its member was no longer of the group."""
+    commits = trace.events("offset_commits")
+    return int(is_any(commits, "outcome", "IllegalGenerationError", "UnknownMemberIdError").sum())
 
 
 @goal("commit-at-the-wrong-coordinator")
 def commit_at_the_wrong_coordinator(trace: Trace) -> int:
-    """Offsets were sent to a broker that no longer coordinates the group, or does not yet."""
-    return int(
-        is_any(
-            trace.events("offset_commits"), "outcome", "NotCoordinatorForGroupError", "GroupLoadInProgressError"
-        ).sum()
-    )
+    """Offsets were sent to a broker that did not coordinate the group, or not any more."""
+    return int(is_any(trace.events("offset_commits"), "outcome", "NotCoordinatorForGroupError").sum())
 
 
 @goal("member-expired")
@@ -76,10 +82,11 @@ def rebalance_hit_a_half_written_batch(trace: Trace) -> int:
     """Settlement's partitions were taken from an instance while rows of its batch were on their way."""
     changes, writes = trace.events("rebalances"), trace.events("cql")
     revoked = rows(changes, array(changes, "action") == "revoke")
+    written = is_any(writes, "operation", "INSERT") & ~is_any(writes, "table", SETTLEMENT_PROGRESS)
     hit = 0
     for host, at in zip(array(revoked, "host").tolist(), ints(revoked, "t").tolist(), strict=True):
-        under_way = rows(writes, (ints(writes, "started_t") <= at) & (ints(writes, "t") > at))
-        hit += bool((is_any(under_way, "operation", "INSERT") & is_any(under_way, "host", host)).any())
+        is_now = (ints(writes, "started_t") <= at) & (ints(writes, "t") > at)
+        hit += bool((written & is_now & is_any(writes, "host", host)).any())
     return hit
 
 
@@ -134,6 +141,31 @@ def each_record(produced: pd.DataFrame) -> pd.DataFrame:
             "producer_epoch": ints(produced, "producer_epoch")[batch],
         }
     )
+
+
+def _fenced(trace: Trace) -> Iterator[tuple[int, str, str]]:
+    """When a producer was told that it was fenced, its host and its transactional id: at the end of a transaction, as
+    the coordinator says, or at any other request, as its service says."""
+    ends = trace.events("transactions")
+    refused = rows(ends, is_any(ends, "action", "fenced") & is_any(ends, "outcome", "refused"))
+    yield from zip(ints(refused, "t").tolist(), array(refused, "host"), array(refused, "transactional_id"), strict=True)
+    lines = trace.events("log_lines")
+    told = rows(lines, is_any(lines, "event", "leaving the group to join again"))
+    for at, host, fields in zip(ints(told, "t").tolist(), array(told, "host"), array(told, "fields"), strict=True):
+        if said := _SAID_FENCED.search(fields):
+            yield at, host, said[1]
+
+
+def _raised(trace: Trace, transactional_id: str) -> Iterator[tuple[int, str]]:
+    """When the epoch of a transactional id was raised, and by what: init or timeout."""
+    events = trace.events("transactions")
+    mine = rows(
+        events, (array(events, "transactional_id") == transactional_id) & is_any(events, "action", "init", "timeout")
+    )
+    return zip(ints(mine, "t").tolist(), array(mine, "action"), strict=True)
+
+
+_SAID_FENCED: Final = re.compile(r"FencedError\('(\S+) was fenced'\)")
 
 
 def _actions(trace: Trace, action: str) -> int:

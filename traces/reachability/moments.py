@@ -19,8 +19,14 @@ def struck_in_a_commit(trace: Trace) -> int:
 
 @goal("struck-while-rows-were-written")
 def struck_while_rows_were_written(trace: Trace) -> int:
-    """A fault struck while rows of a batch were on their way to the database."""
+    """A fault struck while rows or progress of a batch were on their way to the database."""
     return _struck(trace, "rows-being-written")
+
+
+@goal("struck-while-rows-were-refused")
+def struck_while_rows_were_refused(trace: Trace) -> int:
+    """A fault struck while rows that the database had just refused waited to be written again."""
+    return _struck(trace, "rows-refused")
 
 
 @goal("struck-between-write-and-commit")
