@@ -50,6 +50,7 @@ class TraceWriter:
                 self._files[kind] = pq.ParquetWriter(
                     file_of(self._aside, kind), arrow_schema(kind), compression="none", write_statistics=False,
                     use_dictionary=_dictionary_columns(kind), column_encoding=dict.fromkeys(integers, _INTEGERS),
+                    write_page_checksum=True,
                 )  # fmt: skip
         except OSError as error:
             self._failure = error

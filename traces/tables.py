@@ -157,7 +157,7 @@ class StoredTables(Tables):
         if path.stat().st_size == 0:
             raise TraceError(f"{path}: empty file")
         try:
-            return pq.ParquetFile(path, metadata=self._metadata.get(kind))
+            return pq.ParquetFile(path, metadata=self._metadata.get(kind), page_checksum_verification=True)
         except _DAMAGE as error:
             raise _unreadable(path, error) from None
 

@@ -209,3 +209,13 @@ def test_damage_in_the_middle_of_a_file_is_told_when_it_is_read(stored: Path) ->
     path.write_bytes(data)
     with pytest.raises(TraceError, match=r"kafka_log\.parquet: not a readable Parquet file"):
         check(read_trace(stored))
+
+
+def test_one_flipped_bit_is_told_when_it_is_read(stored: Path) -> None:
+    path = stored / "kafka_log.parquet"
+    data = bytearray(path.read_bytes())
+    value = data.index(next(iter(read_trace(stored).events("kafka_log", "value")["value"])))
+    data[value] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(TraceError, match=r"kafka_log\.parquet: not a readable Parquet file: .*CRC"):
+        check(read_trace(stored))
