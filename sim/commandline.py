@@ -27,6 +27,7 @@ app = typer.Typer(
 for command in (
     runs.run,
     runs.check,
+    runs.explain,
     runs.replay,
     hunting.campaign,
     hunting.shrink,

@@ -102,11 +102,17 @@ def story(trace: Trace, order_id: int) -> list[str]:
     """Everything that the trace knows of one order, in the order in which it happened: one line each.
 
     The client's requests and answers, the records that speak of it, what the engine said, the statements that wrote
-    its rows, the reads that showed it, the services' log lines about it, and the final rows.
+    its rows, the reads that showed it, the services' log lines about it, and the final rows. Empty for an order that
+    never was.
     """
     found = sorted(_told(trace, order_id), key=lambda each: each[:2])
+    if all(number == _ABSENT for _, number, _, _ in found):
+        return []
     return [f"{_clock(t)}  {who:<14} {what}" for t, _, who, what in found]
 
+
+_ABSENT: Final = 11
+"""The place of a row that is not there among what is told of one time: it says something only beside what is."""
 
 Line = tuple[int, int, str, str]
 """When (ns of the run), which of several at one time, who, and what."""
@@ -212,7 +218,7 @@ def _final_rows(trace: Trace, order_id: int) -> Iterator[Line]:
                 ttl = f", ttl {each.ttl} s" if each.ttl >= 0 else ""
                 yield each.t, 10, "store", f"{when}: row of {table}: {detail}{ttl}"
             if not len(mine) and table == "active_orders" and len(final):
-                yield int(ints(final, "t")[0]), 10, "store", f"{when}: no row of {table}"
+                yield int(ints(final, "t")[0]), _ABSENT, "store", f"{when}: no row of {table}"
 
 
 def _each(frame: pd.DataFrame) -> Iterator[Any]:

@@ -12,6 +12,7 @@ import pytest
 from sim.commandline import main
 from sim.repro import Repro, read_repro
 from sim.scenario import Scenario
+from traces.store import read_trace
 
 SMALL = ("--seed", "3", "--orders", "25", "--users", "4", "--duration", "2")
 
@@ -177,6 +178,21 @@ def test_run_refuses_to_overwrite_what_is_not_a_trace(command: Command, tmp_path
     outcome = command("run", *SMALL, "--out", "precious")
     assert outcome.status == 2
     assert (tmp_path / "precious" / "thesis.txt").read_text() == "years of work"
+
+
+def test_explain_tells_what_happened_to_an_order(command: Command, trace: Path) -> None:
+    order_id = int(read_trace(trace).placements["order_id"].iloc[0])
+    told = command("explain", str(trace), "--order", str(order_id))
+    assert told.status == 0
+    for word in ("asks to place", "placement: revision 1", "INSERT active_orders", "once settled"):
+        assert word in told.out
+    as_json = json.loads(command("explain", str(trace), "--order", str(order_id), "--json").out)
+    assert as_json == {"order_id": order_id, "story": told.out.splitlines()}
+
+
+@pytest.mark.parametrize("words", [("--order", "5"), ("--order", "0"), ("--order", "x"), ()])
+def test_explain_of_no_order(command: Command, trace: Path, words: tuple[str, ...]) -> None:
+    refused(command("explain", str(trace), *words), "order")
 
 
 @pytest.mark.parametrize("verb", ["check", "replay"])
