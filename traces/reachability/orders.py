@@ -1,37 +1,38 @@
 """Situations in an order's life."""
 
 import numpy as np
+import pandas as pd
 
-from schema.codes import EntryKind, OrderStatus, Reason, Verdict
-from traces.matching_rows import codes, find, first_places, ints, is_any, rows
+from schema.codes import LIVE_STATUSES, OrderStatus, OrderType, Reason, Side
+from traces.matching_rows import codes, find, first_places, ints, is_any, is_in, renamed, rows
 from traces.reachability.goals import goal
 from traces.trace import Trace
+
+_OUTPUT = ("partition", "output_seq")
 
 
 @goal("cancel-met-its-fill")
 def cancel_met_its_fill(trace: Trace) -> int:
     """A cancel was sent while its order lived, and came too late because the order was filled meanwhile."""
-    told, asked, ended = trace.events("client_answers"), trace.events("client_requests"), trace.completions
-    late = rows(told, is_any(told, "command", "cancel") & (ints(told, "verdict") == int(Verdict.TOO_LATE)))
-    cancels = rows(asked, is_any(asked, "command", "cancel"))
-    (of_late, of_cancel), size = codes(("user_id", "request_id"), late, cancels)
-    first = first_places(of_cancel, size)[of_late]
-    sent_t, target = ints(cancels, "t")[first[first >= 0]], ints(cancels, "order_id")[first[first >= 0]]
-    filled = rows(ended, ints(ended, "status") == int(OrderStatus.FILLED))
-    at = find(target, ints(filled, "order_id"))
-    return int((ints(filled, "t")[at[at >= 0]] > sent_t[at >= 0]).sum())
+    outputs = trace.outputs
+    is_late = is_any(outputs, "command", "cancel") & (ints(outputs, "order_events") == 0)
+    return _met_their_fill(trace, "cancel", rows(outputs, is_late))
 
 
 @goal("replace-met-its-fill")
 def replace_met_its_fill(trace: Trace) -> int:
-    """A replace was refused because its first order was no longer live."""
-    return _refused(trace, Reason.REPLACED_ORDER_NOT_LIVE)
+    """A replace was sent while its first order lived, and came too late because that was filled meanwhile."""
+    outputs, refused = trace.outputs, trace.refusals
+    late = rows(refused, ints(refused, "reason") == int(Reason.REPLACED_ORDER_NOT_LIVE))
+    decided = rows(outputs, is_in(outputs, late, _OUTPUT))
+    return _met_their_fill(trace, "replace", renamed(decided, order_id="new_order_id", replaced_order_id="order_id"))
 
 
 @goal("maker-filled-in-steps")
 def maker_filled_in_steps(trace: Trace) -> int:
-    """A resting order was filled by three trades or more."""
-    return int((np.unique(ints(trace.trades, "maker_order_id"), return_counts=True)[1] >= 3).sum())
+    """A resting order was filled, by three trades or more."""
+    makers, trades = np.unique(ints(trace.trades, "maker_order_id"), return_counts=True)
+    return int(np.isin(makers[trades >= 3], ints(_filled(trace), "order_id")).sum())
 
 
 @goal("taker-met-many-makers")
@@ -69,13 +70,17 @@ def order_reduced_to_its_end(trace: Trace) -> int:
 @goal("order-replaced")
 def order_replaced(trace: Trace) -> int:
     """An order was cancelled and another placed in one input."""
-    return _ended(trace, Reason.REPLACED)
+    ended = trace.completions
+    replaced = rows(ended, ints(ended, "reason") == int(Reason.REPLACED))
+    # The new order may have been refused: as a post-only order, or as one that could not be filled.
+    return int(is_in(replaced, trace.placements, _OUTPUT).sum())
 
 
 @goal("market-order-ran-out-of-money")
 def market_order_ran_out_of_money(trace: Trace) -> int:
-    """A market buy stopped at the most that it might spend."""
-    return _ended(trace, Reason.SPEND_LIMIT)
+    """A market buy traded, and stopped at the most that it might spend."""
+    ended = trace.completions
+    return int(((ints(ended, "filled_quantity") > 0) & (ints(ended, "reason") == int(Reason.SPEND_LIMIT))).sum())
 
 
 @goal("unfilled-rest-cancelled")
@@ -99,21 +104,44 @@ def post_only_refused(trace: Trace) -> int:
 
 @goal("price-improved")
 def price_improved(trace: Trace) -> int:
-    """A fill was better than its order's limit, and the difference was given back."""
-    entries = trace.fund_entries
-    kinds = ints(entries, "kind")
-    filled = rows(entries, np.isin(kinds, (int(EntryKind.DEBIT), int(EntryKind.RELEASE))))
-    (key,), size = codes(("partition", "output_seq", "order_id", "asset_id"), filled)
-    kind = ints(filled, "kind")
-    debited = np.bincount(key[kind == int(EntryKind.DEBIT)], minlength=size) > 0
-    released = np.bincount(key[kind == int(EntryKind.RELEASE)], minlength=size) > 0
-    return int((debited & released).sum())
+    """A limit buy traded below its limit: what had been locked beyond the price was to be given back."""
+    trades, placed = trace.trades, trace.placements
+    bought = rows(trades, ints(trades, "taker_side") == int(Side.BUY))
+    limited = rows(placed, ints(placed, "order_type") == int(OrderType.LIMIT))
+    at = find(ints(bought, "taker_order_id"), ints(limited, "order_id"))
+    return int((ints(bought, "price")[at >= 0] < ints(limited, "price")[at[at >= 0]]).sum())
 
 
 @goal("order-outlived-the-run")
 def order_outlived_the_run(trace: Trace) -> int:
-    """An order was still live when the system had settled, and must be there 25 hours later."""
-    return len(trace.placements) - len(trace.completions) if trace.has_settled else 0
+    """An order was still live when the system had settled, and was looked for again 25 hours later."""
+    if not trace.has_settled or len(trace.looks) < 2:
+        return 0
+    return int(np.isin(ints(trace.last_states, "status"), LIVE_STATUSES).sum())
+
+
+def _met_their_fill(trace: Trace, command: str, late: pd.DataFrame) -> int:
+    """How many of the commands that came too late for the order `order_id` had been sent while it lived, and found it
+    filled."""
+    asked, placed, filled = trace.events("client_requests"), trace.placements, _filled(trace)
+    asked = rows(asked, is_any(asked, "command", command))
+    # A command may name an order that is another user's, or of another symbol: it is too late for none of those.
+    of_order = ("user_id", "symbol_id", "order_id")
+    (order, born, ended), orders = codes(of_order, late, placed, filled)
+    birth, end = first_places(born, orders)[order], first_places(ended, orders)[order]
+    (request, sent), requests = codes(("user_id", "request_id", "order_id"), late, asked)
+    first = first_places(sent, requests)[request]
+    known = (birth >= 0) & (end >= 0) & (first >= 0)
+    sent_t = ints(asked, "t")[first[known]]
+    lived = ints(placed, "t")[birth[known]] <= sent_t
+    is_filled_since = ints(filled, "t")[end[known]] > sent_t
+    is_filled_before = ints(filled, "output_seq")[end[known]] < ints(late, "output_seq")[known]
+    return int((lived & is_filled_since & is_filled_before).sum())
+
+
+def _filled(trace: Trace) -> pd.DataFrame:
+    ended = trace.completions
+    return rows(ended, ints(ended, "status") == int(OrderStatus.FILLED))
 
 
 def _ended(trace: Trace, reason: Reason) -> int:
