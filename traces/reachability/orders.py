@@ -125,7 +125,7 @@ def _met_their_fill(trace: Trace, command: str, late: pd.DataFrame) -> int:
     filled."""
     asked, placed, filled = trace.events("client_requests"), trace.placements, _filled(trace)
     asked = rows(asked, is_any(asked, "command", command))
-    # A command may name an order that is another user's, or of another symbol: it is too late for none of those.
+    # An order of another user or symbol is not live for a command that names it, and has nothing to do with it.
     of_order = ("user_id", "symbol_id", "order_id")
     (order, born, ended), orders = codes(of_order, late, placed, filled)
     birth, end = first_places(born, orders)[order], first_places(ended, orders)[order]
@@ -135,8 +135,7 @@ def _met_their_fill(trace: Trace, command: str, late: pd.DataFrame) -> int:
     sent_t = ints(asked, "t")[first[known]]
     lived = ints(placed, "t")[birth[known]] <= sent_t
     is_filled_since = ints(filled, "t")[end[known]] > sent_t
-    is_filled_before = ints(filled, "output_seq")[end[known]] < ints(late, "output_seq")[known]
-    return int((lived & is_filled_since & is_filled_before).sum())
+    return int((lived & is_filled_since).sum())
 
 
 def _filled(trace: Trace) -> pd.DataFrame:

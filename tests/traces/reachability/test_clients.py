@@ -356,8 +356,8 @@ def trade_through_one_gateway(world: MiniWorld) -> None:
 
 
 @misses("users-traded-across-gateways")
-def maker_was_submitted_at_both(world: MiniWorld) -> None:
-    trade_through(world, "gateway-1", "gateway-2")
+def maker_was_repeated_at_the_other(world: MiniWorld) -> None:
+    trade_through(world, "gateway-1", "gateway-1")
     ask(world, "gateway-2", attempt=2)
 
 
