@@ -20,6 +20,7 @@ from engine.partition_core import Duty
 from engine.ubscore_service import ubscore_duty
 from gateway.core import Gateway
 from schema import tables
+from schema.services import GATEWAY, MATCHING, SETTLEMENT, UBSCORE
 from schema.topics import Topology
 from settlement.cql_adapter import CqlAdapter
 from settlement.migrations import SchemaSteps
@@ -37,11 +38,6 @@ from sim.kafka.config import KafkaConfig
 from sim.randomness import Stream
 from sim.scenario import MILLISECOND_NS, Scenario
 from sim.world import World
-
-GATEWAY: Final = "gateway"
-UBSCORE: Final = "ubscore"
-MATCHING: Final = "matching"
-SETTLEMENT: Final = "settlement"
 
 RESTART_DELAY_NS: Final = 500 * MILLISECOND_NS
 """How long the supervisor waits before it starts an instance again that has ended by itself."""

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from sim.clock import NS_PER_MS, NS_PER_SECOND, NS_PER_US
+from sim.overlap import Overlap
 from sim.randomness import Stream
 
 CALL_NS = 20 * NS_PER_US
@@ -46,18 +47,21 @@ class Disk:
 
     While `loses_synced_writes` is set, syncs are acknowledged and not done: the fault that breaks the assumption the
     services rest on. `next_power_cut` is one of AFTER_POWER_CUT, what becomes of every file that is not synced when the
-    power goes next; empty to have it drawn for each. `struck` counts what a power cut did: lost, torn, names_lost,
+    power goes next, empty to have it drawn for each; the name of what is to be torn survives, so that it is found.
+    `struck` counts what a power cut did: lost, torn, names_lost,
     synced_lost; and corrupt.
     """
 
     def __init__(self, stream: Stream) -> None:
         self.loses_synced_writes = False
+        self._lies = Overlap(self._set_lying)
         self.next_power_cut = ""
         self.struck: Counter[str] = Counter()
         self._stream = stream
         self._names: dict[str, _File] = {}
         self._durable_names: dict[str, _File] = {}
-        self._journal: list[Callable[[dict[str, _File]], object]] = []  # changes to names that are not durable yet
+        # Changes to names that are not durable yet, each with the file that it is about.
+        self._journal: list[tuple[Callable[[dict[str, _File]], object], _File]] = []
         self._lied_about: dict[_File, None] = {}
 
     # -- what services see
@@ -75,7 +79,7 @@ class Disk:
         file = self._names.get(name)
         if file is None:
             file = _File(data)
-            self._change_names(lambda names: names.__setitem__(name, file))
+            self._change_names(lambda names: names.__setitem__(name, file), file)
         else:
             file.content = data
 
@@ -102,13 +106,13 @@ class Disk:
             names.pop(name, None)
             names[new_name] = file
 
-        self._change_names(change)
+        self._change_names(change, file)
 
     async def remove(self, name: str) -> None:
         """Remove the file; no error when there is none."""
         await self._work(0)
         if name in self._names:
-            self._change_names(lambda names: names.pop(name, None))
+            self._change_names(lambda names: names.pop(name, None), self._names[name])
 
     async def names(self) -> list[str]:
         """The names of all files, sorted."""
@@ -120,20 +124,25 @@ class Disk:
         changes = len(self._journal)
         await self._work(0, SYNC_NS_MEAN)
         if not self.loses_synced_writes:
-            for change in self._journal[:changes]:
+            for change, _ in self._journal[:changes]:
                 change(self._durable_names)
             del self._journal[:changes]
 
     # -- faults
 
+    def lie(self) -> Callable[[], None]:
+        """Acknowledge syncs without doing them, until all that was returned is called."""
+        return self._lies.begin(1)
+
     def crash(self, stream: Stream) -> None:
         """The power goes: of what is not durable, lose or tear what `stream` says."""
-        surviving = stream.below(len(self._journal) + 1) if self._journal else 0
+        least = self._changes_to_find_torn()
+        surviving = least + stream.below(len(self._journal) - least + 1) if self._journal else 0
         if self.loses_synced_writes:
             surviving = 0
         if surviving < len(self._journal):
             self.struck["names_lost"] += 1
-        for change in self._journal[:surviving]:
+        for change, _ in self._journal[:surviving]:
             change(self._durable_names)
         self._journal.clear()
         for file in dict.fromkeys(self._durable_names.values()):
@@ -171,9 +180,19 @@ class Disk:
 
     # -- inside
 
-    def _change_names(self, change: Callable[[dict[str, _File]], object]) -> None:
+    def _set_lying(self, lies: int) -> None:
+        self.loses_synced_writes = bool(lies)
+
+    def _change_names(self, change: Callable[[dict[str, _File]], object], file: _File) -> None:
         change(self._names)
-        self._journal.append(change)
+        self._journal.append((change, file))
+
+    def _changes_to_find_torn(self) -> int:
+        """How many changes to names must survive, the first so many, for what is to be torn to be found."""
+        if self.next_power_cut not in (TORN, TORN_WITH_ZEROS):
+            return 0
+        torn = {file: None for file in self._names.values() if file.content != file.durable}
+        return max((number for number, (_, file) in enumerate(self._journal, 1) if file in torn), default=0)
 
     def _after_power_cut(self, file: _File, stream: Stream) -> bytes:
         """What is found of a file that had been written to: the content before, or a part of the new one."""

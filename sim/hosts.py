@@ -21,6 +21,7 @@ from typing import Any
 from sim.clock import NS_PER_SECOND, Clock
 from sim.disk import Disk
 from sim.loop import SimLoop, Unhandled
+from sim.overlap import Overlap
 from sim.randomness import Randomness
 
 RUN_STARTS_NS = 1_893_456_000 * NS_PER_SECOND
@@ -36,45 +37,72 @@ LifecycleEmitter = Callable[[int, str, str, int, str, str], object]
 
 
 class WallClock:
-    """A host's wall clock: implements `schema.ports.Clock`. It may be off, run fast or slow, and jump."""
+    """A host's wall clock: implements `schema.ports.Clock`. It may be off, run fast or slow, and jump.
+
+    What makes it wrong gives back what takes exactly that away again; the clock is off by the sum of what is in force.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._base_ns = RUN_STARTS_NS
-        self._since_ns = 0
-        self.drift_ppb = 0
+        self._zero_ns = RUN_STARTS_NS  # what it shows, its drifts apart, is this plus the time of the run
+        self._jumps: dict[object, int] = {}
+        self._skew_ns = 0
+        self._skews = Overlap(self._set_skew_ns)
+        self._drifts: dict[object, tuple[int, int]] = {}  # since when, and how many nanoseconds a second
 
     def now_ns(self) -> int:
         """Nanoseconds since 1970-01-01T00:00:00Z, as this host believes."""
-        elapsed_ns = self._clock._now - self._since_ns
-        if self.drift_ppb:
-            return self._base_ns + elapsed_ns + elapsed_ns * self.drift_ppb // PPB
-        return self._base_ns + elapsed_ns
+        now_ns = self._zero_ns + self._clock._now
+        return now_ns + self._drifted_ns() if self._drifts else now_ns
 
     @property
     def offset_ns(self) -> int:
         """How far ahead of true time the clock is now (negative when behind)."""
         return self.now_ns() - RUN_STARTS_NS - self._clock.now
 
-    def jump(self, offset_ns: int) -> None:
-        """Move the clock forward (or back) by so much, from one instant to the next."""
-        self._rebase()
-        self._base_ns += offset_ns
+    def jump(self, offset_ns: int) -> Callable[[], None]:
+        """Move the clock forward (or back) by so much at once, until what is returned is called."""
+        token = object()
+        self._jumps[token] = offset_ns
+        self._set_zero()
 
-    def set_drift_ppb(self, drift_ppb: int) -> None:
-        """From now on gain so many nanoseconds a second; negative to lose."""
-        self._rebase()
-        self.drift_ppb = drift_ppb
+        def jump_back() -> None:
+            self._jumps.pop(token, None)
+            self._set_zero()
+
+        return jump_back
+
+    def skew(self, offset_ns: int) -> Callable[[], None]:
+        """`jump`, but of several such in force at once only the farthest from 0 counts: none adds to another."""
+        return self._skews.begin(offset_ns)
+
+    def drift(self, ppb: int) -> Callable[[], None]:
+        """Gain so many nanoseconds a second, negative to lose, until what is returned is called and takes all that was
+        gained away."""
+        token = object()
+        self._drifts[token] = self._clock.now, ppb
+
+        def set_right() -> None:
+            self._drifts.pop(token, None)
+
+        return set_right
 
     def synchronise(self) -> None:
         """Show true time again, without drift."""
-        self._base_ns = RUN_STARTS_NS
-        self._since_ns = 0
-        self.drift_ppb = 0
+        self._jumps.clear()
+        self._drifts.clear()
+        self._skews.clear()
 
-    def _rebase(self) -> None:
-        self._base_ns = self.now_ns()
-        self._since_ns = self._clock.now
+    def _set_skew_ns(self, skew_ns: int) -> None:
+        self._skew_ns = skew_ns
+        self._set_zero()
+
+    def _set_zero(self) -> None:
+        self._zero_ns = RUN_STARTS_NS + self._skew_ns + sum(self._jumps.values())
+
+    def _drifted_ns(self) -> int:
+        now_ns = self._clock.now
+        return sum((now_ns - since_ns) * ppb // PPB for since_ns, ppb in self._drifts.values())
 
 
 class Incarnation:
@@ -90,6 +118,8 @@ class Incarnation:
         self.name = host.name
         self.alive = True
         self.paused = False
+        self.freezes = 0
+        """How many want it to stand still (`Host.freeze`)."""
         self.on_death: list[Callable[[Incarnation], object]] = []
         self.loop = SimLoop(host.clock, host.name, on_unhandled=self._unhandled)
         self.enter = self.loop.enter
@@ -240,6 +270,22 @@ class Host:
             incarnation.paused = False
             self._record("resume", incarnation.number)
             incarnation.loop.resume()
+
+    def freeze(self) -> Callable[[], None]:
+        """Pause the host until what is returned is called, and by all who froze it meanwhile; a host that was started
+        anew since is let alone."""
+        frozen = self.incarnation
+        if frozen is None:
+            return lambda: None
+        frozen.freezes += 1
+        self.pause()
+
+        def thaw() -> None:
+            frozen.freezes -= 1
+            if self.incarnation is frozen and not frozen.freezes:
+                self.resume()
+
+        return thaw
 
     def close(self) -> None:
         """Bury what lives at the end of a run, so that it does nothing when it is collected. Not recorded."""

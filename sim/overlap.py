@@ -4,7 +4,10 @@ from collections.abc import Callable
 
 
 class Overlap:
-    """The strengths in force at once; `changed` is told the greatest whenever it may be another, 0 for none."""
+    """The strengths in force at once; `changed` is told the greatest whenever it may be another, 0 for none.
+
+    Of strengths of either sign the greatest is the one farthest from 0, and of two as far from it the first.
+    """
 
     def __init__(self, changed: Callable[[int], None]) -> None:
         self._changed = changed
@@ -29,4 +32,4 @@ class Overlap:
         self._tell()
 
     def _tell(self) -> None:
-        self._changed(max(self._in_force.values(), default=0))
+        self._changed(max(self._in_force.values(), key=abs, default=0))

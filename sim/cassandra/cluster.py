@@ -6,6 +6,7 @@ One datacenter, `datacenter1`. Sessions are what the driver's `Cluster.connect` 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from sim.cassandra import statements as st
@@ -23,11 +24,15 @@ from sim.cassandra.storage import Key, Mutation, token_of
 from sim.clock import NS_PER_MS, NS_PER_SECOND, NS_PER_US, Clock
 from sim.hosts import Incarnation
 from sim.network import Latency, Network
+from sim.overlap import Overlap
 from sim.randomness import Randomness
 
 DATACENTER = "datacenter1"
 
 _PLAN_CACHE_MAX = 4096
+
+_UP, _DOWN, _DOWN_WITHOUT_HINTS = range(3)
+"""How far away a node is."""
 
 SERVICE_TIME = Latency.long_tailed(least_ns=30 * NS_PER_US, spread_ns=15 * NS_PER_US)
 """How long a replica takes over one request, the network apart."""
@@ -79,6 +84,7 @@ class CassandraCluster:
         self.network = network
         self.randomness = randomness
         self.nodes = [Node(clock, f"{name}-{i + 1}", i) for i in range(nodes)]
+        self._away = {node: Overlap(partial(self._set_away, node)) for node in self.nodes}
         self.holdings = Holdings(nodes)
         self.catalog = Catalog(nodes, DATACENTER)
         self.faults = OperationFaults(randomness.stream("cassandra/faults"))
@@ -113,10 +119,10 @@ class CassandraCluster:
         self._sessions[incarnation.name] = session
         return session
 
-    def open_operations(self, host: str) -> int:
-        """How many operations the newest session of a host has begun and not ended."""
+    def open_writes(self, host: str) -> int:
+        """How many operations that may write the newest session of a host has begun and not ended."""
         session = self._sessions.get(host)
-        return session.open_operations if session is not None else 0
+        return session.open_operations - session.open_reads if session is not None else 0
 
     def failed_ns(self, host: str) -> int | None:
         """When an operation of the newest session of a host failed last; None when none has."""
@@ -265,35 +271,40 @@ class CassandraCluster:
                 return node
         raise KeyError(name)
 
-    def take_down(self, node: Node, *, hints: bool = True, noticed_after_ns: int = 0) -> None:
-        """Stop a node. Its connections die at once; the others believe it up for `noticed_after_ns` more.
+    def take_down(self, node: Node, *, hints: bool = True, noticed_after_ns: int = 0) -> Callable[[], None]:
+        """Stop a node until what is returned is called, and by all who stopped it meanwhile. Its connections die at
+        once; the others believe it up for `noticed_after_ns` more.
 
         What it has stored it keeps (commit log); what is under way to it still arrives. Without `hints`, coordinators
         keep nothing for it.
         """
-        if not node.is_up:
-            return
-        node.is_up = False
-        node.epoch += 1
-        node.keeps_hints = hints
-        node.down_since_ns = self.clock.now
+        end = self._away[node].begin(_DOWN if hints else _DOWN_WITHOUT_HINTS)
         if noticed_after_ns:
             self.clock.after(noticed_after_ns, self._notice_down, node, node.epoch)
         else:
-            node.is_known_up = False
+            self._notice_down(node, node.epoch)
+        return end
+
+    def bring_up(self, node: Node) -> None:
+        """Start a node again, whoever stopped it. Hints kept for it are sent at the next round."""
+        self._away[node].clear()
+
+    def _set_away(self, node: Node, away: int) -> None:
+        node.keeps_hints = away != _DOWN_WITHOUT_HINTS
+        if away == _UP:
+            node.is_up = node.is_known_up = True
+            if self._hints:
+                self._set_hint_timer()
+        elif node.is_up:
+            node.is_up = False
+            node.epoch += 1
+            node.down_since_ns = self.clock.now
         self._count_away()
 
     def _notice_down(self, node: Node, epoch: int) -> None:
         if not node.is_up and node.epoch == epoch:
             node.is_known_up = False
             self._count_away()
-
-    def bring_up(self, node: Node) -> None:
-        """Start a node again. Hints kept for it are sent at the next round."""
-        node.is_up = node.is_known_up = node.keeps_hints = True
-        self._count_away()
-        if self._hints:
-            self._set_hint_timer()
 
     def slow_down(self, node: Node, extra_ns: int) -> Callable[[], None]:
         """Let everything the node does take so much longer, until what is returned is called."""

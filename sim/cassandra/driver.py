@@ -243,6 +243,8 @@ class Session:
         """Profiles by name. When there are any, they take the place of the session's defaults, as in the driver."""
         self.open_operations = 0
         """Operations that this session has begun and not ended; none once its host is dead."""
+        self.open_reads = 0
+        """Those of them that only read."""
         self.failed_ns: int | None = None
         """When an operation of this session failed last."""
         self._turn = 0
@@ -262,10 +264,15 @@ class Session:
             self.open_operations -= 1
             self.server.operations_open -= 1
 
+    def read_ended(self) -> None:
+        """One of those that only read was it."""
+        if self.open_reads:
+            self.open_reads -= 1
+
     def _host_died(self, _incarnation: Incarnation) -> None:
         # Answers that were queued for the host are dropped with it, so its operations would never end.
         self.server.operations_open -= self.open_operations
-        self.open_operations = 0
+        self.open_operations = self.open_reads = 0
 
     @property
     def hosts(self) -> list[Node]:
@@ -820,6 +827,8 @@ class ResponseFuture:
             raise ConnectionException("Pool is shutdown")
         server.operations_open += 1
         self.session.open_operations += 1
+        if self.plan.__class__ is SelectPlan:
+            self.session.open_reads += 1
         node = None if self._host is not None else self.session.first_node(self.plan)
         if node is None or not node.is_up:
             self._send(None)
@@ -1055,6 +1064,7 @@ class ResponseFuture:
         plan = self.plan
         assert isinstance(plan, (SelectPlan, ModifyPlan))
         if isinstance(plan, SelectPlan):
+            self.session.read_ended()
             self._col_names = plan.names
             self._col_types = [output.type.driver for output in plan.outputs]
             self._paging_state = None if page.cursor is None else encode_cursor(plan.table, page.cursor)
@@ -1091,6 +1101,8 @@ class ResponseFuture:
         if not self.is_done:
             self.is_done = True
             self.session.operation_ended()
+            if self.plan.__class__ is SelectPlan:
+                self.session.read_ended()
 
     def _handle_error(self, error: Exception, node: Node) -> None:
         """Ask the retry policy, as `ResponseFuture._set_result` of the driver does."""

@@ -8,8 +8,9 @@ lost or old is rebuilt from its log. Nothing of the design rests on a disk, and 
 
 from typing import Final
 
+from schema.services import MATCHING, SETTLEMENT, UBSCORE
 from schema.topics import BALANCE_EVENTS, ENGINE_OUTPUTS, FUND_UPDATES, ORDER_REQUESTS, VALIDATED_ORDERS
-from sim.deployment import MATCHING, SETTLEMENT, UBSCORE, Deployment
+from sim.deployment import Deployment
 from sim.faults.aims import any_topic, chained_topic, host_of
 from sim.faults.kind import Kind, Undo
 from sim.faults.moments import TRANSACTIONAL
@@ -102,17 +103,13 @@ def _elect(world: Deployment, topic: str, partition: int) -> None:
     )
 )
 def _retention_passed(world: Deployment, strike: Strike) -> Undo:
-    hosts = [world.hosts[name] for name in world.layout.services[READER[strike.target]]]
-    paused = [(host, host.incarnation) for host in hosts]
-    for host in hosts:
-        host.pause()
+    thaw = [host.freeze() for host in world.hosts.values() if host.service == READER[strike.target]]
 
     def end() -> None:
         partition = world.partition_of(strike.target, strike.strength)
         world.kafka.faults.pass_retention(strike.target, partition, keep_records=strike.strength // 4)
-        for host, incarnation in paused:
-            if host.incarnation is incarnation:
-                host.resume()
+        for each in thaw:
+            each()
 
     return end
 
@@ -130,11 +127,11 @@ def _retention_passed(world: Deployment, strike: Strike) -> Undo:
 )
 def _synced_writes_lost(world: Deployment, strike: Strike) -> Undo:
     host = world.hosts[strike.target]
-    host.disk.loses_synced_writes = True
+    end_lies = host.disk.lie()
 
     def lose_power() -> None:
         world.take_down(strike.target, host.crash)
-        host.disk.loses_synced_writes = False
+        end_lies()
         world.bring_up(strike.target)
 
     return lose_power

@@ -32,8 +32,7 @@ SETTLING: Final = (ROWS_BEING_WRITTEN, DURING_RECOVERY)
 def _replica_down(world: Deployment, strike: Strike) -> Undo:
     node = world.cassandra.node(strike.target)
     noticed_after_ns = 2_000 * MILLISECOND_NS if strike.strength >= 2 else 0
-    world.cassandra.take_down(node, hints=strike.strength > 0, noticed_after_ns=noticed_after_ns)
-    return lambda: world.cassandra.bring_up(node)
+    return world.cassandra.take_down(node, hints=strike.strength > 0, noticed_after_ns=noticed_after_ns)
 
 
 @CASSANDRA.fault(
@@ -67,9 +66,7 @@ def _slow_replica(world: Deployment, strike: Strike) -> Undo:
     )
 )
 def _database_clock_skew(world: Deployment, strike: Strike) -> Undo:
-    wall = world.cassandra.node(strike.target).wall
-    wall.jump(strike.strength * MILLISECOND_NS)
-    return wall.synchronise
+    return world.cassandra.node(strike.target).wall.skew(strike.strength * MILLISECOND_NS)
 
 
 def _operation_fault(

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Final
 
-from sim.deployment import SETTLEMENT, Deployment
+from schema.services import SETTLEMENT
+from sim.deployment import Deployment
 from sim.faults.aims import host_of
-from sim.faults.hosts import cut_power, freeze
+from sim.faults.hosts import cut_power
 from sim.faults.kind import Kind, Undo
 from sim.faults.moments import IN_COMMIT, IN_TRANSACTION, ROWS_BEING_WRITTEN, TRANSACTIONAL
 from sim.faults.plan import FaultOptions, Span
@@ -38,14 +39,14 @@ def _zombie_owner(world: Deployment, strike: Strike) -> Undo:
 @COMBINED.fault(
     FaultOptions(
         "zombie-writer",
-        "the database refuses writes; an instance that waits to write them again stands still and is thrown out of its "
-        "group, and wakes up with rows in hand that others have written newer since",
+        "the database refuses everything; an instance that waits to write rows again stands still and is thrown out of "
+        "its group, and wakes up with rows in hand that others have written newer since",
         "settlement's repeated writes after it has lost its partitions: the write timestamps of rows",
         host_of(SETTLEMENT),
         strikes_per_minute=Span(2, 8),
         duration_ms=Span(3_000, 9_000),
         strength=REFUSING_MS,
-        strength_meaning="ms for which the database refuses writes before the instance stands still",
+        strength_meaning="ms for which the database refuses everything before the instance stands still",
         moments=(ROWS_BEING_WRITTEN,),
         is_always_aimed=True,
     )
@@ -57,13 +58,13 @@ def _zombie_writer(world: Deployment, strike: Strike) -> Undo:
 @COMBINED.fault(
     FaultOptions(
         "writer-crash",
-        "the database refuses writes; an instance that waits to write them again loses its power",
+        "the database refuses everything; an instance that waits to write rows again loses its power",
         "rows, progress and offsets: what was committed before its rows were written is lost now",
         host_of(SETTLEMENT),
         strikes_per_minute=Span(2, 8),
         duration_ms=Span(400, 4_000),
         strength=REFUSING_MS,
-        strength_meaning="ms for which the database refuses writes before the crash",
+        strength_meaning="ms for which the database refuses everything before the crash",
         moments=(ROWS_BEING_WRITTEN,),
         is_always_aimed=True,
     )
@@ -100,4 +101,4 @@ def _make_zombie(world: Deployment, host: str) -> Undo:
     member = world.kafka.groups.member_of(service, host)
     if member is not None:
         world.kafka.faults.evict(service, member)
-    return freeze(world.hosts[host])
+    return world.hosts[host].freeze()

@@ -2,13 +2,13 @@
 
 from typing import Final
 
-from sim.deployment import GATEWAY, Deployment
-from sim.disk import LOST, TORN, TORN_WITH_ZEROS
+from schema.services import GATEWAY
+from sim.deployment import Deployment
+from sim.disk import LOST, TORN, TORN_WITH_ZEROS, Disk
 from sim.faults.aims import any_group, any_host, host_of
 from sim.faults.kind import Kind, Undo
 from sim.faults.moments import AT_WORK, MEMBERS_AT_WORK, REQUESTS_OUTSTANDING, SNAPSHOT_BEING_WRITTEN, TRANSACTIONAL
 from sim.faults.plan import FaultOptions, Span
-from sim.hosts import Host
 from sim.scenario import MILLISECOND_NS
 from sim.script import Strike
 
@@ -89,7 +89,7 @@ def _stop_restart(world: Deployment, strike: Strike) -> Undo:
     )
 )
 def _pause(world: Deployment, strike: Strike) -> Undo:
-    return freeze(world.hosts[strike.target])
+    return world.hosts[strike.target].freeze()
 
 
 @HOSTS.fault(
@@ -105,9 +105,7 @@ def _pause(world: Deployment, strike: Strike) -> Undo:
     )
 )
 def _clock_jump(world: Deployment, strike: Strike) -> Undo:
-    wall = world.hosts[strike.target].wall
-    wall.jump(strike.strength * MILLISECOND_NS)
-    return wall.synchronise
+    return world.hosts[strike.target].wall.jump(strike.strength * MILLISECOND_NS)
 
 
 @HOSTS.fault(
@@ -123,15 +121,13 @@ def _clock_jump(world: Deployment, strike: Strike) -> Undo:
     )
 )
 def _clock_drift(world: Deployment, strike: Strike) -> Undo:
-    wall = world.hosts[strike.target].wall
-    wall.set_drift_ppb(strike.strength * 1_000)
-    return wall.synchronise
+    return world.hosts[strike.target].wall.drift(strike.strength * 1_000)
 
 
 @HOSTS.fault(
     FaultOptions(
         "corrupt-snapshot",
-        "a host crashes and its newest snapshot comes back altered",
+        "a host crashes and the newest snapshot of one of its partitions comes back altered",
         "reading a snapshot when a partition is taken over",
         host_of(*TRANSACTIONAL),
         strikes_per_minute=Span(1, 4),
@@ -142,9 +138,9 @@ def _corrupt_snapshot(world: Deployment, strike: Strike) -> Undo:
     host = world.hosts[strike.target]
     bring_back = cut_power(world, strike.target)
     stream = world.randomness.stream(f"faults/corrupt-snapshot/{strike.target}/{strike.at_ns}")
-    for name in reversed(host.disk.file_names()):
-        if host.disk.corrupt(name, stream):
-            break
+    newest = newest_snapshots(host.disk)
+    if newest:
+        host.disk.corrupt(stream.choice(newest), stream)
     return bring_back
 
 
@@ -204,16 +200,11 @@ def _instance_joins(world: Deployment, strike: Strike) -> Undo:
     return lambda: world.leave(strike.target)
 
 
-def freeze(host: Host) -> Undo:
-    """Let a host stand still until what is returned is called; a host that was started anew since is let alone."""
-    frozen = host.incarnation
-    host.pause()
-
-    def resume() -> None:
-        if host.incarnation is frozen:
-            host.resume()
-
-    return resume
+def newest_snapshots(disk: Disk) -> list[str]:
+    """The newest finished snapshot of each partition that has any: the names are PARTITION-SEQUENCE.snapshot, and of
+    fixed width."""
+    finished = [name for name in disk.file_names() if name.endswith(".snapshot")]
+    return list({name.rpartition("-")[0]: name for name in finished}.values())
 
 
 def cut_power(world: Deployment, host: str) -> Undo:

@@ -7,12 +7,13 @@ is drawn from the seed; whether it has come is read off the simulated servers an
 from dataclasses import dataclass
 from typing import Final
 
+from schema.services import GATEWAY, MATCHING, SETTLEMENT, UBSCORE
 from sim.scenario import MILLISECOND_NS
 
-TRANSACTIONAL: Final = ("ubscore", "matching")
-WRITING: Final = ("settlement",)
+TRANSACTIONAL: Final = (UBSCORE, MATCHING)
+WRITING: Final = (SETTLEMENT,)
 MEMBERS: Final = (*TRANSACTIONAL, *WRITING)
-ANSWERING: Final = ("gateway",)
+ANSWERING: Final = (GATEWAY,)
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ IN_TRANSACTION: Final = Moment(
 )
 IN_COMMIT: Final = Moment(
     "in-commit",
-    "the end of a transaction of the instance is asked for, or its markers are being written",
+    "a transaction of the instance is being ended: that is asked for, or its markers are being written",
     TRANSACTIONAL,
     1_000,
     150,

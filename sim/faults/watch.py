@@ -53,7 +53,7 @@ def _in_commit(world: Deployment, host: str) -> bool:
 
 
 def _rows_being_written(world: Deployment, host: str) -> bool:
-    return world.cassandra.open_operations(host) > 0
+    return world.cassandra.open_writes(host) > 0
 
 
 def _rows_refused(world: Deployment, host: str) -> bool:

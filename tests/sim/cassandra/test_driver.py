@@ -257,10 +257,26 @@ def test_operations_of_a_host_end_with_it_though_their_answers_were_queued_for_i
     host, _ = started(table, main)
     host.pause()
     table.wait_s(1)  # the answers are there, and wait for the host to go on
-    assert (table.cluster.operations_open, table.cluster.open_operations("settlement-1")) == (2, 2)
+    assert (table.cluster.operations_open, table.cluster.open_writes("settlement-1")) == (2, 2)
     host.crash()
-    assert (table.cluster.operations_open, table.cluster.open_operations("settlement-1")) == (0, 0)
+    assert (table.cluster.operations_open, table.cluster.open_writes("settlement-1")) == (0, 0)
     assert table.cluster.is_quiet()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_reads_are_no_open_writes_before_they_have_ended_or_after(table, fails):
+    async def main(incarnation):
+        session = table.cluster.session(incarnation, "ks")
+        session.execute_async("SELECT p FROM t")
+        session.execute_async("INSERT INTO t (p) VALUES (1)")
+        await asyncio.sleep(60)
+
+    if fails:
+        table.cluster.faults.arm("unavailable")
+    started(table, main)
+    assert (table.cluster.operations_open, table.cluster.open_writes("settlement-1")) == (2, 1)
+    table.wait_s(20)
+    assert (table.cluster.operations_open, table.cluster.open_writes("settlement-1")) == (0, 0)
 
 
 def test_host_paused_beyond_the_time_out_is_told_so(table):

@@ -90,6 +90,19 @@ def test_hint_brings_a_returned_node_up_to_date(table):
     assert table.cluster.struck["hint_replayed"] == 1
 
 
+def test_node_that_two_take_down_is_down_until_both_bring_it_back_and_has_no_hints_when_one_wants_none(table):
+    node = table.cluster.nodes[2]
+    end_long = table.cluster.take_down(node, noticed_after_ns=2 * NS_PER_SECOND)
+    assert (node.is_up, node.is_known_up, node.keeps_hints) == (False, True, True)
+    end_short = table.cluster.take_down(node, hints=False)
+    assert (node.is_up, node.is_known_up, node.keeps_hints) == (False, False, False)
+    end_short()
+    assert (node.is_up, node.is_known_up, node.keeps_hints) == (False, False, True)
+    end_long()
+    assert (node.is_up, node.is_known_up, node.keeps_hints) == (True, True, True)
+    assert table.cluster.nodes_down == 0
+
+
 def test_without_hints_a_returned_node_stays_behind_until_a_read_repairs_it(table):
     node = table.cluster.nodes[2]
     table.cluster.take_down(node, hints=False)

@@ -145,6 +145,15 @@ def test_disk_that_lies_loses_synced_writes() -> None:
     assert disk.struck["names_lost"] == 1
 
 
+def test_disk_that_lies_for_two_lies_until_both_have_ended_it() -> None:
+    disk = new_disk()
+    end_first, end_second = disk.lie(), disk.lie()
+    end_first()
+    assert disk.loses_synced_writes
+    end_second()
+    assert not disk.loses_synced_writes
+
+
 def test_corrupt_flips_one_bit_for_good() -> None:
     disk = new_disk()
     run(replace_safely(disk, "snapshot", b"content"))

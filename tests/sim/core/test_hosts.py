@@ -459,11 +459,61 @@ def test_wall_clock_jumps_and_drifts_while_the_loop_s_time_does_not(machine: Mac
     machine.run_for(10)
     wall.jump(-3 * NS_PER_SECOND)
     assert wall.offset_ns == -3 * NS_PER_SECOND
-    wall.set_drift_ppb(1_000_000)  # one millisecond a second
+    wall.drift(1_000_000)  # one millisecond a second
     machine.run_for(10)
     assert wall.offset_ns == -3 * NS_PER_SECOND + 10 * NS_PER_MS
-    wall.set_drift_ppb(-1_000_000)
-    machine.run_for(20)
+    wall.drift(-3_000_000)
+    machine.run_for(10)
     assert wall.offset_ns == -3 * NS_PER_SECOND - 10 * NS_PER_MS
     wall.synchronise()
     assert wall.now_ns() == RUN_STARTS_NS + machine.clock.now
+
+
+def test_what_makes_a_wall_clock_wrong_is_taken_back_alone(machine: Machine) -> None:
+    wall = machine.host.wall
+    jump_back = wall.jump(60 * NS_PER_SECOND)
+    wall.jump(5 * NS_PER_SECOND)
+    set_right = wall.drift(1_000_000)
+    machine.run_for(10)
+    set_right()
+    assert wall.offset_ns == 65 * NS_PER_SECOND
+    jump_back()
+    jump_back()
+    assert wall.offset_ns == 5 * NS_PER_SECOND
+    wall.synchronise()
+    wall.jump(NS_PER_SECOND)
+    jump_back()
+    set_right()
+    assert wall.offset_ns == NS_PER_SECOND
+
+
+def test_skews_do_not_add_up(machine: Machine) -> None:
+    wall = machine.host.wall
+    end_first = wall.skew(20 * NS_PER_SECOND)
+    end_second = wall.skew(-30 * NS_PER_SECOND)
+    assert wall.offset_ns == -30 * NS_PER_SECOND
+    end_second()
+    assert wall.offset_ns == 20 * NS_PER_SECOND
+    end_first()
+    assert wall.offset_ns == 0
+
+
+def test_host_that_two_freeze_stands_still_until_both_let_it_go(machine: Machine) -> None:
+    incarnation = machine.host.start(for_ever)
+    thaw_long, thaw_short = machine.host.freeze(), machine.host.freeze()
+    thaw_short()
+    assert incarnation.paused
+    thaw_long()
+    assert not incarnation.paused
+
+
+def test_what_froze_a_life_of_a_host_lets_the_next_one_alone(machine: Machine) -> None:
+    thaw_first = machine.host.freeze()
+    machine.host.start(for_ever)
+    thaw_second = machine.host.freeze()
+    machine.host.crash()
+    incarnation = machine.host.restart()
+    machine.host.freeze()
+    thaw_first()
+    thaw_second()
+    assert incarnation.paused

@@ -5,16 +5,21 @@ import sys
 import pytest
 
 from sim.clock import Clock
+from sim.deployment import Deployment
 from sim.disk import LOST, TORN, TORN_WITH_ZEROS, Disk
+from sim.faults.catalogue import BEGIN
 from sim.faults.hosts import TORN_WRITES
+from sim.flows import make_topology
 from sim.loop import SimLoop
 from sim.progress import Progress
 from sim.randomness import Stream
 from sim.run import RunResult, run_scenario, written_out
 from sim.scenario import SECOND_NS, Scenario
 from sim.script import Strike
+from sim.world import World
 from tests.sim.faults.test_moments import run_with
 from traces.reachability import GOALS
+from traces.recorder import Recorder
 
 
 @pytest.mark.parametrize("service", ["ubscore", "matching", "settlement"])
@@ -56,7 +61,7 @@ def test_a_host_that_dies_while_it_writes_a_snapshot_recovers(strength: int) -> 
 
 
 @pytest.mark.parametrize("outcome", TORN_WRITES)
-def test_what_the_next_power_cut_does_can_be_chosen(outcome: str) -> None:
+def test_what_the_next_power_cut_does_to_a_file_written_over_can_be_chosen(outcome: str) -> None:
     for seed in range(20):
         disk = Disk(Stream(seed, "disk"))
         SimLoop(Clock()).run_until_complete(write_over(disk))
@@ -77,6 +82,19 @@ def test_what_the_next_power_cut_does_can_be_chosen(outcome: str) -> None:
         assert not disk.has_unsynced()
 
 
+@pytest.mark.parametrize("outcome", [TORN, TORN_WITH_ZEROS])
+def test_what_is_written_under_a_new_name_is_found_torn_when_that_was_chosen(outcome: str) -> None:
+    for seed in range(20):
+        disk = Disk(Stream(seed, "disk"))
+        SimLoop(Clock()).run_until_complete(write_aside(disk))
+        disk.next_power_cut = outcome
+        disk.crash(Stream(seed, "crash"))
+        found = SimLoop(Clock()).run_until_complete(disk.read("new"))
+        assert found is not None
+        assert b"new content".startswith(found.rstrip(b"\0"))
+        assert len(found) == len(b"new content") or outcome == TORN
+
+
 def test_a_new_name_is_unsynced_until_the_names_are() -> None:
     disk = Disk(Stream(1, "disk"))
 
@@ -95,6 +113,36 @@ def test_a_new_name_is_unsynced_until_the_names_are() -> None:
     SimLoop(Clock()).run_until_complete(main())
 
 
+NEWEST = {"ubscore-0-00000000000000000040.snapshot", "ubscore-1-00000000000000000010.snapshot"}
+SNAPSHOTS = (
+    *sorted(NEWEST),
+    "ubscore-0-00000000000000000020.snapshot",
+    "ubscore-0-00000000000000000060.snapshot.unfinished",
+    "ubscore-2-00000000000000000010.snapshot.unfinished",
+)
+
+
+async def write_snapshots(disk: Disk) -> None:
+    for name in SNAPSHOTS:
+        await disk.write(name, b"x")
+
+
+def test_the_newest_finished_snapshot_of_any_partition_is_altered() -> None:
+    struck = set()
+    for seed in range(10):
+        world = World(seed, Recorder())
+        deployment = Deployment(world, Scenario(seed=seed), make_topology(3, 3, 2))
+        disk = deployment.hosts["ubscore-1"].disk
+        SimLoop(Clock()).run_until_complete(write_snapshots(disk))
+        BEGIN["corrupt-snapshot"](deployment, Strike("corrupt-snapshot", 0, SECOND_NS, "ubscore-1", 0))
+        assert disk.struck["corrupt"] == 1
+        altered = {name for name in disk.file_names() if SimLoop(Clock()).run_until_complete(disk.read(name)) != b"x"}
+        world.close()
+        assert len(altered) == 1
+        struck |= altered
+    assert struck == NEWEST
+
+
 def test_a_run_whose_faults_need_spares_and_attackers_is_the_same_again() -> None:
     scenario = Scenario(seed=5, orders=80, users=5, duration_ns=6 * SECOND_NS, faults="instance-joins,hostile-input")
     digests = {run_scenario(each, None, Progress(sys.stderr)).digest for each in (scenario, written_out(scenario))}
@@ -104,6 +152,13 @@ def test_a_run_whose_faults_need_spares_and_attackers_is_the_same_again() -> Non
 def lives_of(result: RunResult, host: str) -> list[str]:
     events = result.trace.events("lifecycle")
     return [str(event) for event in events.loc[events["host"] == host, "event"]]
+
+
+async def write_aside(disk: Disk) -> None:
+    """As a snapshot is written, and then what is older removed."""
+    await disk.write("old", b"old")
+    await disk.write("new", b"new content")
+    await disk.remove("old")
 
 
 async def write_over(disk: Disk) -> None:
