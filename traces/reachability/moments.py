@@ -13,7 +13,7 @@ def struck_in_a_transaction(trace: Trace) -> int:
 
 @goal("struck-in-a-commit")
 def struck_in_a_commit(trace: Trace) -> int:
-    """A fault struck while a transaction was being committed."""
+    """A fault struck while a transaction was being ended: its commit, or its abort, was asked for or under way."""
     return _struck(trace, "in-commit")
 
 
