@@ -52,9 +52,7 @@ def _lost_answers(world: Deployment, strike: Strike) -> Undo:
     )
 )
 def _broker_crash(world: Deployment, strike: Strike) -> Undo:
-    broker = world.broker_id(strike.target)
-    world.kafka.faults.crash_broker(broker)
-    return lambda: world.kafka.faults.return_broker(broker)
+    return world.kafka.faults.crash_broker(world.broker_id(strike.target))
 
 
 @KAFKA.fault(
@@ -87,9 +85,8 @@ def _leader_change(world: Deployment, strike: Strike) -> None:
         moments=(IN_TRANSACTION, IN_COMMIT, DURING_RECOVERY),
     )
 )
-def _no_leader(world: Deployment, strike: Strike) -> None:
-    partition = world.partition_of(strike.target, strike.strength)
-    world.kafka.faults.no_leader(strike.target, partition, world.clock.now + strike.duration_ns)
+def _no_leader(world: Deployment, strike: Strike) -> Undo:
+    return world.kafka.faults.no_leader(strike.target, world.partition_of(strike.target, strike.strength))
 
 
 @KAFKA.fault(
@@ -125,43 +122,44 @@ def _member_eviction(world: Deployment, strike: Strike) -> None:
 @KAFKA.fault(
     FaultOptions(
         "commit-refused",
-        "offset commits are refused, so records are delivered again after the next rebalance or restart",
-        "settlement's commit after its rows; offsets in a transaction",
+        "offset commits are refused for a while, those in transactions too; the clients repeat them",
+        "settlement's commit after its rows; send_offsets_to_transaction",
         the_world,
         strikes_per_minute=Span(2, 8),
         duration_ms=Span(500, 5_000),
         strength=Span(50_000, 600_000),
         strength_meaning="ppm of commits",
-        moments=(BETWEEN_WRITE_AND_COMMIT,),
+        moments=(IN_TRANSACTION, BETWEEN_WRITE_AND_COMMIT),
         aimed_duration_ms=Span(2, 200),
         aimed_strength=Span(700_000, 1_000_000),
     )
 )
 def _commit_refused(world: Deployment, strike: Strike) -> Undo:
-    return world.kafka.faults.lose_commits(strike.strength)
+    return world.kafka.faults.lose_commits(strike.strength, strike.target)
 
 
 @KAFKA.fault(
     FaultOptions(
         "redelivery",
-        "a group that could not commit rebalances: its records come again",
+        "a group cannot commit, and then its members are evicted and its waiting transactions timed out: "
+        "its records come again",
         "settlement's replay of rows; the resume point of the transactional services",
         any_group,
         strikes_per_minute=Span(2, 6),
         duration_ms=Span(300, 2_500),
         strength=Span(300_000, 1_000_000),
-        strength_meaning="ppm of commits refused before the rebalance",
-        moments=(BETWEEN_WRITE_AND_COMMIT,),
+        strength_meaning="ppm of commits refused before the eviction",
+        moments=(IN_TRANSACTION, BETWEEN_WRITE_AND_COMMIT),
     )
 )
 def _redelivery(world: Deployment, strike: Strike) -> Undo:
-    commit_again = world.kafka.faults.lose_commits(strike.strength)
+    commit_again = world.kafka.faults.lose_commits(strike.strength, strike.target)
 
-    def rebalance() -> None:
-        world.kafka.faults.rebalance(strike.target)
+    def give_up() -> None:
+        world.kafka.faults.give_up_uncommitted(strike.target)
         commit_again()
 
-    return rebalance
+    return give_up
 
 
 @KAFKA.fault(
@@ -193,8 +191,10 @@ def _coordinator_change(world: Deployment, strike: Strike) -> None:
     )
 )
 def _transaction_timeout(world: Deployment, strike: Strike) -> None:
+    kafka = world.kafka
     for transactional_id in world.transactional_ids(world.hosts[strike.target].service):
-        if world.kafka.faults.time_out_transaction(transactional_id):
+        is_its_own = kafka.transactions.owner(transactional_id) == strike.target
+        if is_its_own and kafka.faults.time_out_transaction(transactional_id):
             return
 
 
@@ -209,5 +209,5 @@ def _transaction_timeout(world: Deployment, strike: Strike) -> None:
         moments=(IN_COMMIT, DURING_RECOVERY),
     )
 )
-def _stalled_markers(world: Deployment, strike: Strike) -> None:
-    world.kafka.faults.stall_markers(world.clock.now + strike.duration_ns)
+def _stalled_markers(world: Deployment, _strike: Strike) -> Undo:
+    return world.kafka.faults.stall_markers()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aiokafka.errors import (
@@ -28,6 +29,7 @@ from sim.kafka.log import COMMITTED, DATA
 from sim.kafka.partition import Partition
 from sim.kafka.transactions import TransactionCoordinators
 from sim.network import LATENCY_BITS
+from sim.overlap import Overlap
 
 if TYPE_CHECKING:
     from sim.clock import Clock
@@ -89,7 +91,8 @@ class KafkaCluster:
         self._client_count = 0
         self._lagging: dict[TopicPartition, Partition] = {}
         self._tending = False
-        self._held: dict[TopicPartition, int] = {}
+        self._leaderless: dict[TopicPartition, Overlap] = {}
+        self._held: set[TopicPartition] = set()
         self._stream = randomness.stream("kafka/coordinators")
         # By broker: the latencies to the others; found again when a link or a broker's life changes.
         self._storing_tables_ns: dict[int, list[tuple[int, ...]]] = {}
@@ -273,7 +276,7 @@ class KafkaCluster:
 
     def _elect(self, partition: Partition) -> None:
         """Elect the first replica that is in sync and up; if unclean election is on, any that is up."""
-        if partition.leader is not None or self._held.get(partition.tp, 0) > self.clock.now:
+        if partition.leader is not None or partition.tp in self._held:
             return
         candidates = [b for b in partition.replicas if b in partition.in_sync and self._up[b]]
         if candidates:
@@ -319,15 +322,28 @@ class KafkaCluster:
         self._install(partition, replica)
         return max(0, acknowledged - partition.log.end_offset)
 
-    def hold_leaderless(self, tp: TopicPartition, until_ns: int) -> None:
-        """Take a partition's leader away until then."""
-        partition = self.partitions[tp]
-        self._held[tp] = max(until_ns, self._held.get(tp, 0))
+    def hold_leaderless(self, tp: TopicPartition) -> Callable[[], None]:
+        """Take a partition's leader away, until what is returned is called; the last that ends elects a leader."""
+        held = self._leaderless.get(tp)
+        if held is None:
+            held = self._leaderless[tp] = Overlap(partial(self._held_leaderless, self.partitions[tp]))
+        return held.begin(1)
+
+    def end_leaderless(self) -> None:
+        """End every hold on a partition's leadership."""
+        for held in self._leaderless.values():
+            held.clear()
+
+    def _held_leaderless(self, partition: Partition, is_held: int) -> None:
+        if not is_held:
+            self._held.discard(partition.tp)
+            self._elect(partition)
+            return
+        self._held.add(partition.tp)
         if partition.leader is not None:
             partition.lose_leader(self.clock.now)
             self.requests.release(partition)
             self.watch(partition)
-        self.clock.at(self._held[tp], self._elect, partition)
 
     # -- replication that does not run by itself
 

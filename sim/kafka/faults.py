@@ -10,11 +10,13 @@ commit or a crash, as with the real thing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.structs import TopicPartition
 
+from sim.clock import NEVER_NS
 from sim.kafka.log import Batch, Record
 from sim.overlap import Overlap
 
@@ -38,6 +40,8 @@ WRITES = frozenset(
 FLIPPED = "flipped"
 GARBAGE = "garbage"
 
+EVERY_GROUP = "*"
+
 
 class KafkaFaults:
     """The faults of one cluster."""
@@ -47,37 +51,50 @@ class KafkaFaults:
         self._stream = cluster.randomness.stream("kafka/faults")
         self.answers_ppm = 0
         """How likely the answer to a write is lost; 0 while `lose_answers` is off."""
-        self._commits_ppm = 0
         self._answers = Overlap(self._set_answers_ppm)
-        self._commits = Overlap(self._set_commits_ppm)
+        self._commits: dict[str, Overlap] = {}
+        self._commits_ppm: dict[str, int] = {}
+        """By group, and for EVERY_GROUP, how likely its commits are refused."""
+        self._crashes = {broker: Overlap(partial(self._hold_down, broker)) for broker in cluster.broker_ids}
+        self._stalls = Overlap(self._set_markers_stalled)
+        self.markers_are_stalled = False
         self.alterations: dict[TopicPartition, list[str]] = {}
         self.losses: dict[TopicPartition, int] = {}
         self.unclean_election = cluster.config.unclean_leader_election
         self.held_back: dict[TopicPartition, int] = {}
-        self.markers_stalled_until_ns = 0
 
     def heal(self) -> None:
         """Take back every fault that lasts, and bring all brokers back: the beginning of the second phase of a run."""
         self._answers.clear()
-        self._commits.clear()
+        for commits in self._commits.values():
+            commits.clear()
         self.alterations.clear()
         self.losses.clear()
         self.held_back.clear()
-        self.markers_stalled_until_ns = 0
-        for broker in self._cluster.broker_ids:
-            self._cluster.return_broker(broker)
+        for crashes in self._crashes.values():
+            crashes.clear()
+        self._cluster.end_leaderless()
+        self._stalls.clear()
 
     # -- brokers and leaders
 
-    def crash_broker(self, broker: int) -> None:
-        """A broker's process dies; its disk stays. Leaders and coordinators move after the controller's time-out."""
-        if self._cluster.is_up(broker):
-            self._cluster.struck["broker-crash"] += 1
-            self._cluster.crash_broker(broker)
+    def crash_broker(self, broker: int) -> Callable[[], None]:
+        """A broker's process dies; its disk stays. Leaders and coordinators move after the controller's time-out.
+
+        It stays down until what is returned is called, or `return_broker`; after several crashes, each of theirs.
+        """
+        self._cluster.struck["broker-crash"] += self._cluster.is_up(broker)
+        return self._crashes[broker].begin(1)
 
     def return_broker(self, broker: int) -> None:
-        """The broker is started again and catches up."""
-        self._cluster.return_broker(broker)
+        """The broker is started again and catches up, however often it was crashed."""
+        self._crashes[broker].clear()
+
+    def _hold_down(self, broker: int, is_down: int) -> None:
+        if is_down:
+            self._cluster.crash_broker(broker)
+        else:
+            self._cluster.return_broker(broker)
 
     def move_leader(self, topic: str, partition: int) -> bool:
         """A clean change of leader to another in-sync replica; False when there is none."""
@@ -85,10 +102,16 @@ class KafkaFaults:
         self._cluster.struck["leader-change"] += moved
         return moved
 
-    def no_leader(self, topic: str, partition: int, until_ns: int) -> None:
-        """The partition has no leader until then (an election that does not end)."""
-        self._cluster.hold_leaderless(TopicPartition(topic, partition), until_ns)
+    def no_leader(self, topic: str, partition: int, until_ns: int = NEVER_NS) -> Callable[[], None]:
+        """The partition has no leader (an election that does not end), until then or until what is returned is
+        called."""
         self._cluster.struck["no-leader"] += 1
+        return self._ending_at(until_ns, self._cluster.hold_leaderless(TopicPartition(topic, partition)))
+
+    def _ending_at(self, until_ns: int, end: Callable[[], None]) -> Callable[[], None]:
+        if until_ns < NEVER_NS:
+            self._cluster.clock.at(until_ns, end)
+        return end
 
     # -- answers and commits
 
@@ -115,17 +138,18 @@ class KafkaFaults:
             call.transport.incarnation.enter(call.finish, error, None)
         return True
 
-    def lose_commits(self, ppm: int) -> Callable[[], None]:
-        """Each offset commit is refused with this probability before anything is written (a retriable error), until
-        what is returned is called."""
-        return self._commits.begin(ppm)
+    def lose_commits(self, ppm: int, group: str = EVERY_GROUP) -> Callable[[], None]:
+        """Each commit of the group's offsets, in a transaction too, is refused with this probability before anything is
+        written (a retriable error), until what is returned is called."""
+        commits = self._commits.get(group)
+        if commits is None:
+            commits = self._commits[group] = Overlap(partial(self._commits_ppm.__setitem__, group))
+        return commits.begin(ppm)
 
-    def _set_commits_ppm(self, ppm: int) -> None:
-        self._commits_ppm = ppm
-
-    def refuses_commit(self) -> bool:
-        """Whether this offset commit is refused."""
-        if self._commits_ppm and self._stream.chance_ppm(self._commits_ppm):
+    def refuses_commit(self, group: str) -> bool:
+        """Whether this commit of the group's offsets is refused."""
+        ppm = max(self._commits_ppm.get(group, 0), self._commits_ppm.get(EVERY_GROUP, 0))
+        if ppm and self._stream.chance_ppm(ppm):
             self._cluster.struck["commit-refused"] += 1
             return True
         return False
@@ -143,6 +167,16 @@ class KafkaFaults:
         evicted = self._cluster.groups.evict(group, member)
         self._cluster.struck["member-evicted"] += evicted is not None
         return evicted
+
+    def give_up_uncommitted(self, group: str) -> None:
+        """Whoever has not committed for the group by now cannot any more, so that its records come again.
+
+        All members lose their sessions, and a transaction that waits for the group to take its offsets is timed out.
+        """
+        for transactional_id in self._cluster.transactions.waiting_for(group):
+            self.time_out_transaction(transactional_id)
+        for member in self._cluster.groups.members_of(group):
+            self.evict(group, member)
 
     def move_group_coordinator(self, group: str) -> None:
         """Another broker becomes the coordinator of a group."""
@@ -162,10 +196,16 @@ class KafkaFaults:
         self._cluster.struck["transaction-timeout"] += timed_out
         return timed_out
 
-    def stall_markers(self, until_ns: int) -> None:
-        """No transaction's markers are written until then: commits have returned, and nobody can read them."""
-        self.markers_stalled_until_ns = until_ns
+    def stall_markers(self, until_ns: int = NEVER_NS) -> Callable[[], None]:
+        """No transaction's markers are written, until then or until what is returned is called: commits have returned,
+        and nobody can read them."""
         self._cluster.struck["markers-stalled"] += 1
+        return self._ending_at(until_ns, self._stalls.begin(1))
+
+    def _set_markers_stalled(self, is_stalled: int) -> None:
+        self.markers_are_stalled = is_stalled > 0
+        if not is_stalled:
+            self._cluster.transactions.send_stalled()
 
     # -- breaking an assumption
 

@@ -296,6 +296,16 @@ class GroupCoordinators:
         self._tell(group, member)
         return chosen
 
+    def members_of(self, name: str) -> list[str]:
+        """The ids of a group's members, in the order in which they came."""
+        group = self._groups.get(name)
+        return list(group.members) if group is not None else []
+
+    def has_pending(self, name: str, producer_id: int) -> bool:
+        """Whether the group keeps offsets of that producer's open transaction."""
+        group = self._groups.get(name)
+        return group is not None and producer_id in group.pending
+
     def member_of(self, name: str, host: str) -> str | None:
         """The id of the member of a group that runs on that host; None when there is none."""
         group = self._groups.get(name)
@@ -322,7 +332,7 @@ class GroupCoordinators:
         """OffsetCommit: all or none. A generation below 0 is a client that is no member: only into an empty group."""
         group = self._group(name)
         refusal: KafkaError | None = self._cluster.not_coordinator("group", name, call.broker)
-        if refusal is None and self._cluster.faults.refuses_commit():
+        if refusal is None and self._cluster.faults.refuses_commit(name):
             refusal = CoordinatorLoadInProgressError()
         if refusal is None and (generation >= 0 or group.members):
             member = group.members.get(member_id)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from aiokafka.errors import (
     ConcurrentTransactions,
+    CoordinatorLoadInProgressError,
     InvalidProducerEpoch,
     InvalidProducerIdMapping,
     InvalidTransactionTimeout,
@@ -101,6 +102,7 @@ class TransactionCoordinators:
         self._clock = cluster.clock
         self._stream = cluster.randomness.stream("kafka/transactions")
         self._ids: dict[str, TransactionalId] = {}
+        self._stalled: list[tuple[TransactionalId, list[TopicPartition | str]]] = []
         self._next_producer_id = 1000
         self._emit: Callable[..., object] = cluster.recorder.emitter("transactions")
 
@@ -120,6 +122,16 @@ class TransactionCoordinators:
         """The host whose producer was given the newest epoch of the id; empty for an id that nobody has used."""
         entry = self._ids.get(transactional_id)
         return entry.owner if entry is not None else ""
+
+    def waiting_for(self, group: str) -> list[str]:
+        """The ids whose ongoing transaction includes the group's offsets, and which the group has not taken yet."""
+        return [
+            name
+            for name, entry in self._ids.items()
+            if entry.state == ONGOING
+            and group in entry.groups
+            and not self._cluster.groups.has_pending(group, entry.producer_id)
+        ]
 
     @property
     def any_open(self) -> bool:
@@ -206,6 +218,8 @@ class TransactionCoordinators:
     ) -> None:
         """Keep offsets pending in a group until the transaction ends. Sent to the group's coordinator."""
         refusal: KafkaError | None = self._cluster.not_coordinator("group", group, call.broker)
+        if refusal is None and self._cluster.faults.refuses_commit(group):
+            refusal = CoordinatorLoadInProgressError()
         entry = self._ids.get(transactional_id)
         if refusal is None and (entry is None or entry.producer_id != producer_id):
             refusal = InvalidProducerIdMapping()
@@ -329,11 +343,13 @@ class TransactionCoordinators:
 
     def _send_markers(self, entry: TransactionalId, places: list[TopicPartition | str]) -> None:
         """Send the markers, one request to each leader; what has no leader now is tried again."""
+        if self._cluster.faults.markers_are_stalled:
+            self._stalled.append((entry, places))
+            return
         now = self._clock._now
-        stalled_ns = self._cluster.faults.markers_stalled_until_ns
         coordinator = self._cluster.coordinator("transaction", entry.name)
-        if stalled_ns > now or coordinator is None:
-            self._clock.at(max(stalled_ns, now + _MARKER_RETRY_NS), self._send_markers, entry, places)
+        if coordinator is None:
+            self._clock.after(_MARKER_RETRY_NS, self._send_markers, entry, places)
             return
         by_broker: dict[int, list[TopicPartition | str]] = {}
         postponed: list[TopicPartition | str] = []
@@ -355,6 +371,12 @@ class TransactionCoordinators:
                 self._clock.post(now + delay_ns, self._write_markers, (entry, broker, group))
         if postponed:
             self._clock.after(_MARKER_RETRY_NS, self._send_markers, entry, postponed)
+
+    def send_stalled(self) -> None:
+        """Send the markers that were held up."""
+        stalled, self._stalled = self._stalled, []
+        for entry, places in stalled:
+            self._send_markers(entry, places)
 
     def _write_markers(self, entry: TransactionalId, broker: int, places: list[TopicPartition | str]) -> None:
         if not self._cluster.is_up(broker):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aiokafka.errors import KafkaError, LeaderNotAvailableError
+from aiokafka.errors import CommitFailedError, KafkaError, LeaderNotAvailableError, ProducerFenced
 from aiokafka.structs import TopicPartition
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -179,6 +179,129 @@ def test_delivery_of_an_idempotent_producer_fails_when_no_leader_comes_in_time(w
 
     world.run(main)
     assert world.values("t") == []
+
+
+def test_partition_has_a_leader_again_when_the_last_of_its_strikes_is_over(world: Any) -> None:
+    partition = world.cluster.partitions[T]
+    end_first, end_second = (world.cluster.faults.no_leader("t", 0) for _ in range(2))
+    world.pass_s(20)
+    end_second()
+    assert partition.leader is None
+    end_first()
+    assert partition.leader is not None
+
+
+def test_broker_that_returns_does_not_end_what_keeps_a_partition_without_a_leader(world: Any) -> None:
+    faults, partition = world.cluster.faults, world.cluster.partitions[T]
+    end = faults.no_leader("t", 0)
+    faults.crash_broker(partition.replicas[0])()
+    world.pass_s(5)
+    assert partition.leader is None
+    end()
+    assert partition.leader == partition.replicas[0]
+
+
+def test_healing_ends_all_that_lasts(world: Any) -> None:
+    faults, partition = world.cluster.faults, world.cluster.partitions[T]
+    ends = [faults.no_leader("t", 0), faults.crash_broker(1), faults.crash_broker(1), faults.stall_markers()]
+    ends += [faults.lose_commits(1_000_000), faults.lose_commits(1_000_000, "g")]
+    faults.heal()
+    world.pass_s(1)
+    assert partition.leader is not None
+    assert world.cluster.is_up(1)
+    assert not faults.markers_are_stalled
+    assert not faults.refuses_commit("g")
+    # The end of a strike that was healed takes nothing from one that began later.
+    faults.crash_broker(1)
+    for end in ends:
+        end()
+    assert not world.cluster.is_up(1)
+
+
+def test_broker_that_was_crashed_twice_stays_down_until_both_are_over(world: Any) -> None:
+    end_long, end_short = (world.cluster.faults.crash_broker(1) for _ in range(2))
+    end_short()
+    assert not world.cluster.is_up(1)
+    end_long()
+    assert world.cluster.is_up(1)
+    assert world.cluster.struck["broker-crash"] == 1
+
+
+def test_markers_are_stalled_as_long_as_any_strike_lasts(world: Any) -> None:
+    faults = world.cluster.faults
+
+    async def main(kafka: Any) -> None:
+        async with kafka.producer(transactional_id="x") as producer, producer.transaction():
+            await producer.send("t", b"v")
+
+    end_long, end_short = faults.stall_markers(), faults.stall_markers()
+    world.start("app-1", main)
+    world.pass_s(1)
+    end_short()
+    world.pass_s(1)
+    assert world.values("t") == []
+    end_long()
+    world.pass_s(0.1)
+    assert world.values("t") == [b"v"]
+
+
+def test_offsets_in_a_transaction_are_refused_for_their_group_only_and_sent_again(world: Any) -> None:
+    tp, loop_s = TopicPartition("many", 0), asyncio.get_running_loop
+
+    async def main(kafka: Any) -> tuple[float, float]:
+        producer = kafka.producer(transactional_id="x")
+        await producer.start()
+        end = world.cluster.faults.lose_commits(1_000_000, "g")
+        loop_s().call_later(2, end)
+        took: list[float] = []
+        for group in ("another", "g"):
+            began = loop_s().time()
+            async with producer.transaction():
+                await producer.send_offsets_to_transaction({tp: 7}, group)
+            took.append(loop_s().time() - began)
+        await producer.stop()
+        return took[0], took[1]
+
+    another_s, refused_s = world.run(main)
+    world.pass_s(1)
+    assert another_s < 0.5
+    assert 1 < refused_s < 3
+    assert world.cluster.groups.committed("g", tp) == 7
+    assert world.cluster.groups.committed("another", tp) == 7
+    assert world.cluster.struck["commit-refused"] > 1
+
+
+def test_who_has_not_committed_for_a_group_is_given_up(world: Any) -> None:
+    tp = TopicPartition("many", 0)
+    faults = world.cluster.faults
+
+    async def member(kafka: Any) -> None:
+        consumer = kafka.consumer("many", group_id="g", enable_auto_commit=False)
+        await consumer.start()
+        await asyncio.sleep(3)
+        with pytest.raises(CommitFailedError):
+            await consumer.commit({tp: 3})
+        await consumer.stop()
+
+    async def writer(kafka: Any) -> None:
+        producer = kafka.producer(transactional_id="x")
+        await producer.start()
+        await producer.begin_transaction()
+        with pytest.raises(ProducerFenced):
+            await producer.send_offsets_to_transaction({tp: 5}, "g")
+
+    world.start("app-1", member)
+    world.pass_s(2)
+    commit_again = faults.lose_commits(1_000_000, "g")
+    world.start("app-2", writer)
+    world.pass_s(2)
+    assert world.cluster.transactions.waiting_for("g") == ["x"]
+    faults.give_up_uncommitted("g")
+    commit_again()
+    world.pass_s(10)
+    assert world.errors == {}
+    assert world.cluster.groups.committed("g", tp) is None
+    assert world.cluster.struck["member-evicted"] == world.cluster.struck["transaction-timeout"] == 1
 
 
 def test_transaction_commits_although_a_delivery_found_no_leader(world: Any) -> None:
