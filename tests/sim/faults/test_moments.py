@@ -7,15 +7,22 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
+from schema import tables
+from sim.deployment import Deployment
 from sim.faults.catalogue import OPTIONS
 from sim.faults.moments import AT_WORK, MOMENTS
 from sim.faults.plan import draw_plan
+from sim.faults.watch import has_come
+from sim.flows import make_topology
+from sim.hosts import Incarnation
 from sim.progress import Progress
 from sim.randomness import Randomness
 from sim.run import RunResult, run_scenario, written_out
 from sim.scenario import NO_FAULTS, SECOND_NS, Scenario, ScenarioError
 from sim.script import Strike
+from sim.world import World
 from tests.sim.faults.test_plan import LAYOUT, WORK_NS
+from traces.recorder import Recorder
 from traces.trace import Trace
 
 WAITS_FROM_NS = 2 * SECOND_NS
@@ -78,6 +85,27 @@ def test_a_rebalance_and_a_recovery_are_seen_when_an_instance_stops() -> None:
     struck = list(began(result.trace))
     assert [fault for _, fault, met in struck if met] == ["member-eviction", "pause"]
     assert result.holds
+
+
+def test_rows_are_not_being_written_while_something_is_read() -> None:
+    world = World(1, Recorder())
+    deployment = Deployment(world, BASE, make_topology(3, 3, 2))
+    seen = []
+
+    async def main(incarnation: Incarnation) -> None:
+        session = deployment.cassandra.session(incarnation, tables.KEYSPACE)
+        for statement in (
+            f"SELECT version FROM {tables.SCHEMA_VERSION_TABLE}",
+            f"INSERT INTO {tables.SCHEMA_VERSION_TABLE} (component, version) VALUES ('x', 1)",
+        ):
+            session.execute_async(statement)
+            seen.append(has_come(deployment, strike_at("rows-being-written", "settlement-1")))
+
+    with world.running():
+        deployment.create()
+        deployment.hosts["settlement-1"].start(main)
+    world.close()
+    assert seen == [False, True]
 
 
 def test_a_strike_that_waits_in_vain_strikes_all_the_same() -> None:
