@@ -18,7 +18,11 @@ from sim.faults.plan import FaultOptions, Span
 from sim.kafka.faults import FLIPPED, GARBAGE
 from sim.script import Strike
 
-ASSUMPTIONS: Final = Kind("broken assumptions")
+ASSUMPTIONS: Final = Kind(
+    "broken assumptions",
+    about="Each breaks something that the design rests on. They are off unless they are named: they are there to show "
+    "that the invariants see them.",
+)
 
 READER: Final = {
     ORDER_REQUESTS: UBSCORE,

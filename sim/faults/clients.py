@@ -16,7 +16,7 @@ from sim.faults.plan import FaultOptions, Span
 from sim.scenario import MILLISECOND_NS
 from sim.script import Strike
 
-CLIENTS: Final = Kind("clients")
+CLIENTS: Final = Kind("clients", about="They act beside the flow, whose operations stay what they are.")
 
 
 @CLIENTS.fault(

@@ -13,7 +13,7 @@ from sim.faults.plan import FaultOptions, Span
 from sim.scenario import MILLISECOND_NS
 from sim.script import Strike
 
-COMBINED: Final = Kind("several at once")
+COMBINED: Final = Kind("several at once", about="What seldom comes together by itself, and hurts most when it does.")
 
 REFUSING_MS: Final = Span(40, 300)
 """Long enough that the next batch of rows is refused too, and waits to be written again."""

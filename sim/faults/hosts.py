@@ -12,7 +12,11 @@ from sim.faults.plan import FaultOptions, Span
 from sim.scenario import MILLISECOND_NS
 from sim.script import Strike
 
-HOSTS: Final = Kind("hosts")
+HOSTS: Final = Kind(
+    "hosts",
+    about="A host runs one instance of a service. A second instance that leaves is `stop-restart`; a crash of a chosen "
+    "service at its worst moment is `crash` with a moment.",
+)
 
 
 @HOSTS.fault(

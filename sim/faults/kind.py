@@ -19,8 +19,10 @@ Begin = Callable[[Deployment, Strike], Undo | None]
 class Kind:
     """The faults of one kind, in the order in which its module states them."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, about: str = "") -> None:
         self.name = name
+        self.about = about
+        """What a reader of the catalogue should know of all of them."""
         self.options: dict[str, FaultOptions] = {}
         self.begin: dict[str, Begin] = {}
 

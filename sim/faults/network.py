@@ -10,7 +10,10 @@ from sim.faults.plan import FaultOptions, Span
 from sim.scenario import MILLISECOND_NS
 from sim.script import Strike
 
-NETWORK: Final = Kind("network")
+NETWORK: Final = Kind(
+    "network",
+    about="Links are between a service and a server that it talks to, or between two servers of a cluster.",
+)
 
 
 @NETWORK.fault(

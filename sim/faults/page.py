@@ -38,22 +38,6 @@ _TABLE_HEAD: Final = """\
 |---|---|---|---|---|---|---|
 """
 
-_ABOUT: Final = {
-    "network": "Links are between a service and a server that it talks to, or between two servers of a cluster.",
-    "Kafka": "",
-    "Cassandra": "",
-    "hosts": (
-        "A host runs one instance of a service. A second instance that leaves is `stop-restart`; a crash of a chosen "
-        "service at its worst moment is `crash` with a moment."
-    ),
-    "clients": "They act beside the flow, whose operations stay what they are.",
-    "several at once": "What seldom comes together by itself, and hurts most when it does.",
-    "broken assumptions": (
-        "Each breaks something that the design rests on. They are off unless they are named: they are there to show "
-        "that the invariants see them."
-    ),
-}
-
 
 def page() -> str:
     """The text of docs/faults.md."""
@@ -63,10 +47,8 @@ def page() -> str:
         for each in MOMENTS.values()
     ]
     for kind in KINDS:
-        about = _ABOUT.get(kind.name, "")
-        parts.append(
-            f"\n## {kind.name[0].upper()}{kind.name[1:]}\n\n{about}{2 * chr(10) if about else ''}{_TABLE_HEAD}"
-        )
+        about = f"{kind.about}\n\n" if kind.about else ""
+        parts.append(f"\n## {kind.name[0].upper()}{kind.name[1:]}\n\n{about}{_TABLE_HEAD}")
         parts += [f"{_row(option)}\n" for option in kind.options.values()]
     return "".join(parts)
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sim.faults.catalogue import OPTIONS
+from sim.faults.catalogue import KINDS, OPTIONS
 from sim.faults.moments import MOMENTS
 from sim.faults.page import as_data, lines, moments_as_data, page
 
@@ -25,6 +25,14 @@ def test_every_fault_and_every_moment_is_on_the_page() -> None:
         assert option.strength_meaning in row
     for moment in MOMENTS.values():
         assert f"| {moment.name} | {moment.meaning} |" in text
+
+
+def test_what_is_said_of_a_kind_stands_under_its_name() -> None:
+    text = page()
+    told = [kind for kind in KINDS if kind.about]
+    assert told
+    for kind in told:
+        assert f"## {kind.name[0].upper()}{kind.name[1:]}\n\n{kind.about}\n" in text
 
 
 def test_every_fault_is_in_the_list_for_a_terminal() -> None:
