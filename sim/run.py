@@ -24,8 +24,9 @@ from sim import defects, graveyard
 from sim.clients import Clients
 from sim.deployment import Deployment, layout_of
 from sim.faults.catalogue import OPTIONS
+from sim.faults.checks import check_strikes
 from sim.faults.injector import Injector
-from sim.faults.plan import check_strikes, draw_plan
+from sim.faults.plan import draw_plan
 from sim.flows import FlowReport, Operation, load_flow, make_topology, synthetic_flow
 from sim.flows.operations import check_operations
 from sim.hosts import RUN_STARTS_NS
@@ -185,7 +186,7 @@ def simulate(
     # Before the world is touched, so that a wrong fault name costs nothing.
     if scenario.script is not None:
         plan = scenario.script.strikes
-        check_strikes(plan, OPTIONS, deployment.layout, topology.partitions())
+        check_strikes(plan, OPTIONS, deployment.layout)
     else:
         plan = draw_plan(scenario.faults, OPTIONS, deployment.layout, duration_ns, randomness)
     try:
@@ -213,7 +214,7 @@ def simulate(
         recorder=recorder,
         manifest=manifest,
         plan=plan,
-        struck=dict(injector.struck),
+        struck=dict(injector.begun),
         met=dict(injector.met),
         hits=dict(sorted(hits.items())),
         flow_report=report,

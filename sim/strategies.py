@@ -104,12 +104,13 @@ def strikes(scenario: Scenario, *, faults: Sequence[str] | None = None) -> st.Se
 
     def of(name: str) -> st.SearchStrategy[Strike]:
         option = OPTIONS[name]
-        targets = st.integers(0, 1_000).map(lambda seed: option.aim(Stream(seed, name), layout))
+        targets = st.integers(0, 1_000).map(lambda seed: option.aim.draw(Stream(seed, name), layout))
         return targets.flatmap(lambda target: at(option, target))
 
     def at(option: FaultOptions, target: str) -> st.SearchStrategy[Strike]:
         moments = [each.name for each in option.moments_of(target, layout)]
-        return st.sampled_from(["", *moments]).flatmap(lambda moment: when(option, target, moment))
+        none = [] if option.is_always_aimed and moments else [""]
+        return st.sampled_from([*none, *moments]).flatmap(lambda moment: when(option, target, moment))
 
     def when(option: FaultOptions, target: str, moment: str) -> st.SearchStrategy[Strike]:
         duration_ms, strength = option.spans(moment)

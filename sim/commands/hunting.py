@@ -128,7 +128,7 @@ def campaign(
     from sim.campaign.results import ResultStore
     from sim.campaign.workers import DaskWorkers, LocalWorkers, Workers
     from sim.faults.catalogue import OPTIONS
-    from sim.faults.plan import check_names
+    from sim.faults.checks import check_names
     from sim.scenario import SWARM, Scenario
     from traces.invariants import ORDER
 

@@ -15,12 +15,12 @@ from sim.script import Strike
 class Injector:
     """Schedules the strikes of a plan, counted from `start_ns`; the work that they strike is over at `end_ns`.
 
-    `struck` counts those that began, by fault; `met` those that struck at the moment they had waited for, by that.
+    `begun` counts those that began, by fault; `met` those that struck at the moment they had waited for, by that.
     """
 
     def __init__(self, world: Deployment, plan: Sequence[Strike], start_ns: int, end_ns: int) -> None:
         self.plan = plan
-        self.struck: Counter[str] = Counter()
+        self.begun: Counter[str] = Counter()
         self.met: Counter[str] = Counter()
         self._world = world
         self._end_ns = end_ns
@@ -87,7 +87,7 @@ class Injector:
         self._look_later()
 
     def _strike(self, number: int, strike: Strike, *, has_met: bool) -> None:
-        self.struck[strike.fault] += 1
+        self.begun[strike.fault] += 1
         self._record(strike, "start", has_met)
         undo = BEGIN[strike.fault](self._world, strike)
         if undo is None:

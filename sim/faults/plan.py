@@ -4,13 +4,14 @@ A plan is a list of strikes. Because every strike is decided beforehand, and fro
 be taken out and all others stay as they were; and the whole plan can be printed beside the seed.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sim.faults.moments import MOMENTS, Moment
+from sim.faults.checks import check_names
+from sim.faults.moments import Moment
 from sim.randomness import Randomness, Stream
-from sim.scenario import MILLISECOND_NS, NO_FAULTS, SWARM, ScenarioError
+from sim.scenario import MILLISECOND_NS, NO_FAULTS, SWARM
 from sim.script import Strike
 
 MINUTE_NS: Final = 60_000 * MILLISECOND_NS
@@ -18,8 +19,6 @@ MIX_PPM: Final = (150_000, 300_000, 500_000, 800_000)
 """How likely each fault is to take part in a seed's swarm; the seed draws one of these first."""
 AIMED_PPM: Final = 750_000
 """How many strikes of a fault that has moments wait for one of them."""
-ANY: Final = "*"
-"""A strike's target that stands for any node."""
 CALM_PPM: Final = 60_000
 """Seeds in which nothing is broken at all: what fails there needs no fault."""
 
@@ -64,8 +63,16 @@ class Layout:
         return tuple(end for end in target.split("->") if self.service_of(end)) or self.hosts
 
 
-Aim = Callable[[Stream, Layout], str]
-"""Chooses a target."""
+@dataclass(frozen=True)
+class Aim:
+    """Whom a fault can strike."""
+
+    what: str
+    """What its targets are."""
+    targets: Callable[[Layout], Collection[str]]
+    """All of them that a layout has."""
+    draw: Callable[[Stream, Layout], str]
+    """Chooses one of them."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,7 @@ def draw_plan(
         count = max(1, option.strikes_per_minute.draw(stream) * duration_ns // MINUTE_NS)
         for _ in range(count):
             at_ns = stream.below(duration_ns)
-            target = option.aim(stream, layout)
+            target = option.aim.draw(stream, layout)
             moment = _draw_moment(option, target, layout, stream)
             duration_ms, strength = option.spans(moment)
             strikes.append(
@@ -161,39 +168,3 @@ def _chosen(faults: str, options: Mapping[str, FaultOptions], mix: Stream) -> Se
         taken = [name for name in swarm if mix.chance_ppm(ppm)]
         return taken or [mix.choice(swarm)]
     return check_names(faults, options)
-
-
-def check_strikes(
-    strikes: Sequence[Strike], options: Mapping[str, FaultOptions], layout: Layout, topics: Iterable[str]
-) -> None:
-    """Raises ScenarioError for a written-out strike of no fault that there is, or at nothing that there is."""
-    known = frozenset((*layout.hosts, *layout.brokers, *layout.replicas, *layout.groups, *topics, ANY))
-    for each in strikes:
-        if each.fault not in options:
-            raise ScenarioError(f"unknown fault {each.fault!r} in the script")
-        for target in each.target.split("->"):
-            if target not in known:
-                raise ScenarioError(f"{each.fault} aims at {each.target!r}: this scenario has no {target!r}")
-        if each.at_ns < 0 or each.duration_ns < 0:
-            raise ScenarioError(f"{each.fault} on {each.target}: times must not be negative")
-        strengths = options[each.fault].strengths
-        if not strengths.low <= each.strength <= strengths.high:
-            bounds = f"{strengths.low} to {strengths.high}"
-            raise ScenarioError(f"{each.fault} on {each.target}: its strength must be {bounds}, not {each.strength}")
-        if each.moment and each.moment not in MOMENTS:
-            known_moments = ", ".join(MOMENTS)
-            raise ScenarioError(f"{each.fault} waits for {each.moment!r}; moments are: {known_moments}")
-
-
-def check_names(faults: str, options: Mapping[str, FaultOptions]) -> Sequence[str]:
-    """The faults that `--faults` names, none for `none` and `swarm`. Raises ScenarioError for one that there is not."""
-    if faults in (NO_FAULTS, SWARM):
-        return ()
-    names = [name.strip() for name in faults.split(",")]
-    for name in names:
-        if name not in options:
-            known = ", ".join(options)
-            raise ScenarioError(f"unknown fault {name!r}; there are: {NO_FAULTS}, {SWARM}, {known}")
-    if len(set(names)) != len(names):
-        raise ScenarioError(f"--faults names a fault twice: {faults}")
-    return names

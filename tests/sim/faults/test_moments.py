@@ -79,7 +79,7 @@ def test_a_rebalance_and_a_recovery_are_seen_when_an_instance_stops() -> None:
     stop = Strike("stop-restart", WAITS_FROM_NS, 2 * SECOND_NS, "matching-1", 0)
     result = run_with(
         stop,
-        strike_at("during-rebalance", "matching-2", "member-eviction"),
+        strike_at("during-rebalance", "matching", "member-eviction"),
         strike_at("during-recovery", "matching-2", "pause"),
     )
     struck = list(began(result.trace))
