@@ -1,16 +1,19 @@
-"""The loop of a campaign: hand out the seeds that are missing, keep and count what comes back, keep failing traces."""
+"""The loop of a campaign: hand out the seeds that are missing, keep and count what comes back, keep failing traces.
+
+What grows in memory is a number for each seed that was there already, and what the tally keeps of each that failed.
+"""
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from sim.campaign.results import ResultStore
-from sim.campaign.seeds import digest_of, run_seed
+from sim.campaign.seeds import SeedResult, digest_of, keep_trace, run_seed
 from sim.campaign.tally import Tally
 from sim.campaign.workers import LocalWorkers, Workers
 from sim.progress import Progress
-from sim.run import run_scenario
 from sim.scenario import SWARM, SYNTHETIC, Scenario
 
 TRACES_PER_GROUP: Final = 3
@@ -64,33 +67,53 @@ class Plan:
 def run_campaign(plan: Plan, workers: Workers, store: ResultStore, jobs: int, progress: Progress) -> Tally:
     """Run what is missing of a campaign. Raises CampaignError or WorkersError; what had ended by then is kept."""
     tally = Tally(plan.judged)
-    digests: dict[int, str] = {}
     sample = frozenset(plan.sample)
-    for result in store.stored():
-        if result.seed in plan.seeds and result.seed not in digests:
+    digests: dict[int, str] = {}
+
+    def count(result: SeedResult) -> bool:
+        """Count a first run, and keep the evidence of a failure. Says whether it is one."""
+        if result.seed in sample and result.digest:
             digests[result.seed] = result.digest
-            tally.add(result)
-    started = time.perf_counter()
-    missing = (plan.of(seed) for seed in plan.seeds if seed not in digests)
-    total = len(plan.seeds)
-    try:
-        for result in workers.results(run_seed, missing):
-            store.add(result)
-            tally.add(result)
-            tally.ran += 1
-            tally.wall_seconds = time.perf_counter() - started
-            digests[result.seed] = result.digest
-            progress.show(_progress_line(tally, total))
-    finally:
-        store.flush()
-    again = (plan.of(seed) for seed in plan.seeds if seed in sample)
-    for result in LocalWorkers(jobs, hash_seed="2").results(digest_of, again):
-        tally.run_again += 1
-        if result.digest != digests[result.seed]:
-            tally.unstable.append(result.seed)
-        progress.show(f"{tally.run_again:,} of {len(sample):,} seeds run again for their digest")
+        failure = tally.add(result)
+        if failure is None:
+            return False
+        scenario = plan.of(result.seed)
+        failure.repro = store.write_repro(scenario, result.digest)
+        if result.digest and tally.traces_kept[failure.what_broke] < TRACES_PER_GROUP:
+            path = store.trace_path(result.seed)
+            if not path.exists():
+                progress.show(f"keeping the trace of seed {result.seed} ({failure.what_broke})")
+                for again in LocalWorkers(1).results(partial(keep_trace, path), [scenario]):
+                    tally.add_again(again, result.digest)
+            if path.exists():
+                failure.trace = path
+                tally.traces_kept[failure.what_broke] += 1
+        return True
+
+    with store:
+        stored: set[int] = set()
+        for result in store.stored():
+            if result.seed in plan.seeds and result.seed not in stored:
+                stored.add(result.seed)
+                count(result)
+        started = time.perf_counter()
+        missing = (plan.of(seed) for seed in plan.seeds if seed not in stored)
+        try:
+            for result in workers.results(run_seed, missing):
+                if not result.is_lost:
+                    store.add(result)
+                tally.ran += 1
+                if not count(result):
+                    store.drop_repro(result.seed)
+                tally.wall_seconds = time.perf_counter() - started
+                progress.show(_progress_line(tally, len(plan.seeds)))
+        finally:
+            store.flush()
+        again = (plan.of(seed) for seed in plan.sample if seed in digests)
+        for number, result in enumerate(LocalWorkers(jobs, hash_seed="2").results(digest_of, again), 1):
+            tally.add_again(result, digests[result.seed])
+            progress.show(f"{number:,} of {len(digests):,} seeds run again for their digest")
     tally.unstable.sort()
-    _keep_evidence(plan, tally, store, progress)
     progress.clear()
     return tally
 
@@ -102,26 +125,13 @@ def verdict(plan: Plan, tally: Tally) -> Iterator[str]:
     if tally.unstable:
         seeds = ", ".join(map(str, tally.unstable[:10]))
         yield f"{len(tally.unstable):,} seeds had another digest when they ran again: {seeds}"
+    if tally.not_run_again:
+        seed = min(tally.not_run_again)
+        yield f"{len(tally.not_run_again):,} seeds could not be run again: seed {seed} {tally.not_run_again[seed]}"
     if plan.must_exercise and tally.invariants_idle:
         yield f"never exercised: {', '.join(tally.invariants_idle)}"
     if plan.is_standard and tally.goals_missed:
         yield f"goals never reached: {', '.join(tally.goals_missed)}"
-
-
-def _keep_evidence(plan: Plan, tally: Tally, store: ResultStore, progress: Progress) -> None:
-    """Write the repro of each failing seed, and make the traces of the first of each group."""
-    for what_broke, failures in tally.groups().items():
-        for number, failure in enumerate(failures):
-            if not failure.digest:
-                continue
-            scenario = plan.of(failure.seed)
-            failure.repro = store.write_repro(scenario, failure.digest)
-            if number < TRACES_PER_GROUP:
-                path = store.trace_path(failure.seed)
-                if not path.exists():
-                    progress.show(f"keeping the trace of seed {failure.seed} ({what_broke})")
-                    run_scenario(scenario, path, progress)
-                failure.trace = path
 
 
 def _progress_line(tally: Tally, total: int) -> str:

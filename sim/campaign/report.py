@@ -32,6 +32,7 @@ def print_json(plan: Plan, tally: Tally, folder: Path) -> None:
                 "faults": dict(sorted(tally.fault_times.items())),
                 "run_again": tally.run_again,
                 "unstable": tally.unstable,
+                "not_run_again": sorted(tally.not_run_again),
                 "wall_seconds": round(tally.wall_seconds, 3),
                 "seeds_per_second": round(tally.seeds_per_second, 3),
                 "orders_per_second": round(tally.orders_per_second, 1),
@@ -60,7 +61,8 @@ def print_summary(plan: Plan, tally: Tally, folder: Path) -> None:
         print(f"  {name:30} {tally.exercised[name]:7,}{note}")
     print()
     if tally.run_again:
-        print(f"digests  {tally.run_again:,} seeds run again, {len(tally.unstable):,} differ")
+        failed = f", {len(tally.not_run_again):,} could not be" if tally.not_run_again else ""
+        print(f"digests  {tally.run_again:,} seeds run again, {len(tally.unstable):,} differ{failed}")
     print(
         f"speed    {tally.seeds_per_second:.2f} seeds/s, {tally.orders_per_second:,.0f} orders/s, "
         f"{tally.ran:,} seeds in {tally.wall_seconds:,.1f} s"

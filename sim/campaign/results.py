@@ -1,18 +1,23 @@
 """The results of a campaign on disk: a folder that grows while it runs, and from which a killed one goes on.
 
     campaign.json             what is being run: the scenario without its seed, the code and the packages
+    campaign.lock             held by the process that runs it
     results/part-NNNNN.parquet  one row for each seed, in the order in which they ended
     failures/seed-N.json      the repro of a seed that failed
     failures/seed-N/          its trace, for the first few of each group
+
+A seed that was lost, for want of a worker, of memory or of time, has a repro but no row, so that it runs again.
 
 A row has the columns of `SeedResult`, with a column for each invariant, goal and fault: `invariant:NAME`, `goal:NAME`,
 `fault:NAME`. `pandas.read_parquet(DIR/results)` reads them all.
 """
 
+import fcntl
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import msgspec
 import pyarrow as pa
@@ -51,9 +56,10 @@ class CampaignError(Exception):
 
 
 class ResultStore:
-    """The folder of one campaign.
+    """The folder of one campaign, which one process at a time enters to read and write it.
 
-    Raises CampaignError when the folder holds another campaign, or cannot be read or written.
+    Raises CampaignError when the folder holds another campaign, or cannot be read or written;
+    entering it raises CampaignError when another process is in it.
     """
 
     def __init__(self, folder: Path, scenario: Scenario) -> None:
@@ -76,7 +82,30 @@ class ResultStore:
                 manifest.write_bytes(msgspec.json.format(msgspec.json.encode(identity), indent=2) + b"\n")
         except (OSError, msgspec.DecodeError) as error:
             raise CampaignError(f"{manifest}: {error}") from None
+        self._lock: int | None = None
+        self._next_part = 1
+
+    def __enter__(self) -> Self:
+        path = self._folder / "campaign.lock"
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BaseException:
+                os.close(lock)
+                raise
+        except BlockingIOError:
+            raise CampaignError(f"{self._folder}: another campaign is running in it; use another --out") from None
+        except OSError as error:
+            raise CampaignError(f"{path}: {error.strerror or error}") from None
+        self._lock = lock
         self._next_part = 1 + max((int(path.stem.split("-")[1]) for path in self._part_paths()), default=0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def stored(self) -> Iterator[SeedResult]:
         """What an earlier run of this campaign left, part by part."""
@@ -100,6 +129,7 @@ class ResultStore:
     def flush(self) -> None:
         """Write what is waiting. A part appears whole or not at all."""
         if self._waiting:
+            assert self._lock is not None, "only who is in the folder writes to it"
             path = self._parts / f"part-{self._next_part:05}.parquet"
             aside = path.with_suffix(".partial")
             try:
@@ -112,17 +142,28 @@ class ResultStore:
         self._written_at = time.monotonic()
 
     def write_repro(self, scenario: Scenario, digest: str) -> Path:
-        """The repro of a failing seed."""
-        path = self._failures / f"seed-{scenario.seed}.json"
+        """The repro of a failing seed; the digest is empty when it is not known."""
+        path = self._repro_path(scenario.seed)
         try:
             Repro(scenario, digest, package_versions()).write(path)
         except OSError as error:
             raise CampaignError(f"{path}: {error.strerror or error}") from None
         return path
 
+    def drop_repro(self, seed: int) -> None:
+        """Take away the repro of a seed that was lost once, and passed."""
+        path = self._repro_path(seed)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise CampaignError(f"{path}: {error.strerror or error}") from None
+
     def trace_path(self, seed: int) -> Path:
         """Where the trace of a failing seed goes."""
         return self._failures / f"seed-{seed}"
+
+    def _repro_path(self, seed: int) -> Path:
+        return self._failures / f"seed-{seed}.json"
 
     def _part_paths(self) -> list[Path]:
         return sorted(self._parts.glob("part-*.parquet"))

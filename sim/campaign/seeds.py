@@ -35,6 +35,8 @@ class SeedResult:
     """Fault -> how often it struck."""
     error: str = ""
     """Why the seed could not be run, as a traceback; empty when it could."""
+    is_lost: bool = False
+    """Whether that is for want of a worker, of memory or of time, which says nothing about the code."""
 
     @property
     def violated(self) -> tuple[str, ...]:
@@ -78,7 +80,24 @@ def run_seed(scenario: Scenario) -> SeedResult:
         )
     except Exception as error:  # a run that raises is a failure of this seed, not of the campaign
         text = "".join(traceback.format_exception(error))
-        return SeedResult(seed=scenario.seed, wall_seconds=time.perf_counter() - started, error=text)
+        return SeedResult(
+            seed=scenario.seed,
+            wall_seconds=time.perf_counter() - started,
+            error=text,
+            is_lost=isinstance(error, MemoryError),
+        )
+
+
+def keep_trace(folder: Path, scenario: Scenario) -> SeedResult:
+    """Run one scenario to keep its trace, with its verdicts. Never raises for what the run did."""
+    from sim.progress import Progress
+    from sim.run import run_scenario
+
+    try:
+        result = run_scenario(scenario, folder, Progress(sys.stderr))
+    except Exception as error:
+        return SeedResult(seed=scenario.seed, error="".join(traceback.format_exception(error)))
+    return SeedResult(seed=scenario.seed, digest=result.digest)
 
 
 def _is_long(scenario: Scenario) -> bool:

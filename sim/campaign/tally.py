@@ -1,4 +1,4 @@
-"""What a campaign came to, counted as results come in; memory stays flat however many there are."""
+"""What a campaign came to, counted as results come in. What grows is a short record of each seed that failed."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -21,7 +21,6 @@ class Failure:
     what_broke: str
     invariants: tuple[str, ...]
     first_violation: str
-    digest: str
     repro: Path | None = None
     trace: Path | None = None
 
@@ -47,14 +46,18 @@ class Tally:
     unstable: list[int] = field(default_factory=list)
     """Seeds whose digest was another one when they ran again."""
     run_again: int = 0
-    """How many seeds were run again for their digest."""
+    """How often a seed ran again: for its digest, or for the trace of a failure."""
+    not_run_again: dict[int, str] = field(default_factory=dict)
+    """Seeds that could not be run again, and why, in a line."""
+    traces_kept: Counter[str] = field(default_factory=Counter)
+    """What broke -> how many failures have a trace."""
     wall_seconds: float = 0.0
     """What this process took; of a campaign that was resumed, its last part."""
     ran: int = 0
     """How many seeds this process ran: the others were there already."""
 
-    def add(self, result: SeedResult) -> None:
-        """Count a result."""
+    def add(self, result: SeedResult) -> Failure | None:
+        """Count a result; returns the failure if it is one."""
         self.seeds += 1
         self.orders += result.orders
         self.goal_seeds.update(name for name, count in result.goals.items() if count)
@@ -64,9 +67,19 @@ class Tally:
         violated = tuple(name for name in result.violated if not self.judged or name in self.judged)
         if result.error or violated:
             what_broke = result.error_line if result.error else ", ".join(violated)
-            self.failures.append(Failure(result.seed, what_broke, violated, result.first_violation, result.digest))
-        else:
-            self.passed += 1
+            failure = Failure(result.seed, what_broke, violated, result.first_violation)
+            self.failures.append(failure)
+            return failure
+        self.passed += 1
+        return None
+
+    def add_again(self, result: SeedResult, digest: str) -> None:
+        """Count the second run of a seed whose first had the digest."""
+        self.run_again += 1
+        if result.error:
+            self.not_run_again[result.seed] = result.error_line
+        elif result.digest != digest and result.seed not in self.unstable:
+            self.unstable.append(result.seed)
 
     def groups(self) -> dict[str, list[Failure]]:
         """Failures by what broke, the largest group first, each in order of seed."""

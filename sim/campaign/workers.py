@@ -4,12 +4,16 @@ A worker that dies, for want of memory or by a signal, loses nothing but the see
 come in the order in which they are ready; nothing that a campaign says depends on that order.
 """
 
+import logging
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
+from queue import Empty, Queue
 from typing import Any, Final, Protocol, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
@@ -21,10 +25,16 @@ SEEDS_PER_PROCESS: Final = 100
 """Crashed hosts stay in memory (sim.graveyard), some two megabytes a run, so worker processes are replaced from time to
 time; to start one costs as much as two seeds."""
 SEED_TIMEOUT_S: Final = 900
-"""A seed that takes longer hangs: it counts as failed."""
+"""A seed that takes longer hangs: it counts as failed, and its worker is replaced."""
 ATTEMPTS_MAX: Final = 3
 """How often a seed is tried whose worker dies."""
 CONNECT_TIMEOUT_S: Final = 10
+ANSWER_TIMEOUT_S: Final = 30
+"""A Dask scheduler that takes longer to answer is gone; a worker that hangs is replaced within it."""
+QUIET_S: Final = 2.0
+"""After so long without a result the Dask scheduler is asked whether it is still there."""
+NO_WORKERS_S: Final = 60.0
+"""A cluster that has had no workers for so long is gone too: a nanny starts one again in seconds."""
 IN_FLIGHT_PER_WORKER: Final = 2
 """So many seeds are handed out at once: enough that none waits for work, few enough that memory stays flat."""
 
@@ -71,34 +81,31 @@ class LocalWorkers:
         """
         context = multiprocessing.get_context("spawn")
         waiting = iter(scenarios)
-        attempts: dict[Scenario, int] = {}
-        running: dict[Future[Any], Scenario] = {}
+        running: dict[Future[Any], _Attempt] = {}
         with (
             _environment(PYTHONHASHSEED=self._hash_seed),
             ProcessPool(self._jobs, max_tasks=self._tasks_per_process, context=context) as pool,
         ):
 
-            def start(scenario: Scenario) -> None:
-                attempts[scenario] = attempts.get(scenario, 0) + 1
-                running[pool.schedule(work, args=[scenario], timeout=self._timeout_s)] = scenario
+            def start(scenario: Scenario, number: int = 1) -> None:
+                running[pool.schedule(work, args=[scenario], timeout=self._timeout_s)] = _Attempt(scenario, number)
 
             try:
                 for scenario in islice(waiting, self._jobs * IN_FLIGHT_PER_WORKER):
                     start(scenario)
                 while running:
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        scenario = running.pop(future)
+                        attempt = running.pop(future)
                         try:
                             result = future.result()
                         except ProcessExpired as error:
-                            if attempts[scenario] < ATTEMPTS_MAX:
-                                start(scenario)
+                            if attempt.number < ATTEMPTS_MAX:
+                                start(attempt.scenario, attempt.number + 1)
                                 continue
                             why = f"its worker died {ATTEMPTS_MAX} times, exit code {error.exitcode}"
-                            result = lost(scenario, why)
+                            result = lost(attempt.scenario, why)
                         except TimeoutError:
-                            result = lost(scenario, f"it did not end in {self._timeout_s:g} s")
-                        del attempts[scenario]
+                            result = lost(attempt.scenario, _did_not_end(self._timeout_s))
                         for following in islice(waiting, 1):
                             start(following)
                         yield result
@@ -111,11 +118,14 @@ class LocalWorkers:
 class DaskWorkers:
     """The workers of a running dask.distributed cluster, whatever started it."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, timeout_s: float = SEED_TIMEOUT_S) -> None:
         try:
             from distributed import Client
         except ImportError:
             raise WorkersError("--scheduler needs dask.distributed: pip install 'exchange-sim[cluster]'") from None
+        self._address = address
+        self._timeout_s = timeout_s
+        self._had_workers_s = time.monotonic()
         try:
             self._client = Client(address, timeout=CONNECT_TIMEOUT_S)
         except (OSError, TimeoutError, ValueError) as error:
@@ -128,42 +138,112 @@ class DaskWorkers:
 
     def results(self, work: Work, scenarios: Iterable[Scenario]) -> Iterator[SeedResult]:
         """As `Workers.results`, once: the connection is closed when it ends."""
-        from distributed import as_completed
-
         waiting = iter(scenarios)
-        attempts: dict[Scenario, int] = {}
-        running: dict[Any, Scenario] = {}
+        running: dict[Any, _Attempt] = {}
+        ended: Queue[Any] = Queue()
 
-        def start(scenario: Scenario) -> Any:
-            attempts[scenario] = attempts.get(scenario, 0) + 1
+        def start(scenario: Scenario, number: int = 1) -> None:
             # Pure work under one key would be answered from the cluster's memory when a seed runs twice.
             future = self._client.submit(work, scenario, pure=False)
-            running[future] = scenario
-            return future
+            running[future] = _Attempt(scenario, number, began_s=time.monotonic())
+            future.add_done_callback(ended.put)
 
         try:
             # One each: the scheduler blames whatever a dying worker had at hand.
-            ready = as_completed([start(scenario) for scenario in islice(waiting, len(self._client.nthreads()))])
-            for future in ready:
-                scenario = running.pop(future)
-                try:
-                    result = future.result()
-                except Exception as error:  # the scheduler has given up, on this seed or on one beside it
-                    if attempts[scenario] < ATTEMPTS_MAX:
-                        ready.add(start(scenario))
-                        continue
-                    result = _lost(scenario, f"{type(error).__name__}: {error}")
-                del attempts[scenario]
+            for scenario in islice(waiting, len(self._threads())):
+                start(scenario)
+            while running:
+                future = self._next(ended, running)
+                if future is None:
+                    continue
+                attempt = running.pop(future)
+                if attempt.hangs:
+                    result = _lost(attempt.scenario, _did_not_end(self._timeout_s))
+                else:
+                    try:
+                        # Its worker may have died before the result was fetched, which is then waited for again.
+                        result = future.result(timeout=ANSWER_TIMEOUT_S)
+                    except Exception as error:  # the scheduler has given up, on this seed or on one beside it
+                        if attempt.number < ATTEMPTS_MAX:
+                            start(attempt.scenario, attempt.number + 1)
+                            continue
+                        result = _lost(attempt.scenario, f"{type(error).__name__}: {error}")
                 for following in islice(waiting, 1):
-                    ready.add(start(following))
+                    start(following)
                 yield result
         finally:
             self._client.close()
 
+    def _next(self, ended: "Queue[Any]", running: "dict[Any, _Attempt]") -> Any | None:
+        """One that has ended, or that hung on a worker which is replaced by now; None when there is none yet.
+
+        Raises WorkersError when the scheduler or all workers are gone.
+        """
+        overdue_s = time.monotonic() - self._timeout_s
+        for future, attempt in running.items():
+            if attempt.began_s < overdue_s and not future.done():
+                attempt.hangs = self._replace_worker_of(future, running)
+                if attempt.hangs:
+                    return future
+                attempt.began_s = time.monotonic()  # no worker has it: it still waits for one
+        try:
+            future = ended.get(timeout=min(QUIET_S, self._timeout_s))
+        except Empty:
+            if self._threads():
+                self._had_workers_s = time.monotonic()
+            elif time.monotonic() - self._had_workers_s > NO_WORKERS_S:
+                raise self._deserted() from None
+            return None
+        self._had_workers_s = time.monotonic()
+        if self._client.status != "running":
+            raise self._gone()
+        # One that hung tells of its end too.
+        return future if future in running else None
+
+    def _replace_worker_of(self, hung: Any, running: "dict[Any, _Attempt]") -> bool:
+        """Replace the worker that has a seed, for nothing less would stop it. Says whether there was one."""
+        processing = self._ask("processing")
+        if not processing:
+            raise self._deserted()
+        for worker, keys in processing.items():
+            if hung.key in keys:
+                hung.cancel()
+                try:
+                    self._client.restart_workers([worker], timeout=ANSWER_TIMEOUT_S, raise_for_error=False)
+                except ValueError:  # it has no nanny, which would start it again
+                    self._client.retire_workers([worker], close_workers=True, remove=True)
+                except Exception as error:
+                    raise WorkersError(f"{worker} hangs and cannot be started again: {error}") from None
+                for future, attempt in running.items():
+                    if future.key in keys:
+                        attempt.began_s = time.monotonic()  # what stood behind it begins only now
+                return True
+        return False
+
+    def _threads(self) -> dict[str, int]:
+        """The workers of the cluster, and how many threads each has."""
+        threads: dict[str, int] = self._ask("ncores")
+        return threads
+
+    def _ask(self, question: str) -> Any:
+        """What the scheduler answers. Raises WorkersError when it does not."""
+        try:
+            return self._client.sync(getattr(self._client.scheduler, question), callback_timeout=ANSWER_TIMEOUT_S)
+        except Exception as error:  # a lost connection has many names
+            raise self._gone() from error
+
+    def _deserted(self) -> WorkersError:
+        return WorkersError(f"the cluster at {self._address} has no workers any more; what had ended by then is kept")
+
+    def _gone(self) -> WorkersError:
+        # What the client has to say of it while it is closed is not for the user.
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        return WorkersError(f"the Dask scheduler at {self._address} is gone; what had ended by then is kept")
+
     def _check(self, address: str) -> None:
         from traces.manifest import package_versions
 
-        threads = self._client.nthreads()
+        threads = self._threads()
         if not threads:
             raise WorkersError(f"the cluster at {address} has no workers")
         if any(count != 1 for count in threads.values()):
@@ -180,8 +260,23 @@ class DaskWorkers:
                 raise WorkersError(f"worker {worker} has other versions than this process: {differing or 'of more'}")
 
 
+@dataclass
+class _Attempt:
+    """A scenario that was handed out."""
+
+    scenario: Scenario
+    number: int
+    """How often it has been handed out, with this time."""
+    began_s: float = 0.0
+    hangs: bool = False
+
+
 def _lost(scenario: Scenario, why: str) -> SeedResult:
-    return SeedResult(seed=scenario.seed, error=why)
+    return SeedResult(seed=scenario.seed, error=why, is_lost=True)
+
+
+def _did_not_end(timeout_s: float) -> str:
+    return f"it did not end in {timeout_s:g} s"
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """A campaign counts what its seeds came to, goes on where it was killed, and says why it is not green."""
 
 import json
+import multiprocessing
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pandas as pd
@@ -12,11 +14,12 @@ import pytest
 from sim.campaign.campaign import STANDARD_SEEDS_MIN, Plan, run_campaign, verdict
 from sim.campaign.report import print_json, print_summary
 from sim.campaign.results import CampaignError, ResultStore
-from sim.campaign.seeds import SeedResult
+from sim.campaign.seeds import SeedResult, run_seed
 from sim.campaign.tally import Tally
 from sim.campaign.workers import Work
 from sim.commandline import main
 from sim.progress import Progress
+from sim.repro import read_repro
 from sim.scenario import Scenario
 from traces.invariants import ORDER
 from traces.reachability import GOALS
@@ -30,6 +33,16 @@ GREEN = SeedResult(
     goals=dict.fromkeys(GOALS, 2),
     faults={"pause": 1},
 )
+
+
+SMALL = Scenario(orders=2, users=2, symbols=1, faults="none", duration_ns=1_000_000_000)
+
+
+def broken(seed: int) -> SeedResult:
+    """What a small seed comes to, but for a violation."""
+    digest = run_seed(replace(SMALL, seed=seed)).digest
+    verdicts = {**GREEN.verdicts, "no-lost-ack": "violated"}
+    return replace(GREEN, seed=seed, digest=digest, verdicts=verdicts, first_violation="request 7 is lost")
 
 
 class Told:
@@ -119,10 +132,10 @@ def test_a_killed_campaign_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_a_stored_result_comes_back_as_it_was(tmp_path: Path) -> None:
     failed = replace(GREEN, seed=3, verdicts={**GREEN.verdicts, "converges": "violated"}, first_violation="it hung")
-    store = ResultStore(tmp_path, Scenario())
-    for each in (GREEN, failed, SeedResult(seed=9, error="Boom\nValueError: x")):
-        store.add(each)
-    store.flush()
+    with ResultStore(tmp_path, Scenario()) as store:
+        for each in (GREEN, failed, SeedResult(seed=9, error="Boom\nValueError: x")):
+            store.add(each)
+        store.flush()
     assert list(ResultStore(tmp_path, Scenario(seed=8)).stored()) == [
         GREEN,
         failed,
@@ -144,11 +157,9 @@ def test_a_folder_of_other_code_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_failures_are_grouped_by_what_broke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    scenario = Scenario(orders=2, users=2, symbols=1, faults="none", duration_ns=1_000_000_000)
-    lost = replace(GREEN, verdicts={**GREEN.verdicts, "no-lost-ack": "violated"}, first_violation="request 7 is lost")
     crashed = SeedResult(seed=0, error="Traceback\nValueError: no such thing")
-    plan = Plan(scenario, 0, 6)
-    tally = carried_out(plan, Told({1: lost, 4: lost, 2: crashed}), tmp_path)
+    plan = Plan(SMALL, 0, 6)
+    tally = carried_out(plan, Told({1: broken(1), 4: broken(4), 2: crashed}), tmp_path)
     assert {name: [each.seed for each in group] for name, group in tally.groups().items()} == {
         "no-lost-ack": [1, 4],
         "did not run: ValueError: no such thing": [2],
@@ -156,9 +167,12 @@ def test_failures_are_grouped_by_what_broke(tmp_path: Path, capsys: pytest.Captu
     assert list(verdict(plan, tally)) == ["3 of 6 seeds failed"]
     repro = tmp_path / "failures" / "seed-1.json"
     assert (tmp_path / "failures" / "seed-4" / "manifest.json").is_file()
+    raised = tmp_path / "failures" / "seed-2.json"
+    assert read_repro(raised).digest == ""
     print_summary(plan, tally, tmp_path)
     printed = capsys.readouterr().out
     assert f"exchange-sim replay {repro}" in printed
+    assert f"exchange-sim replay {raised}" in printed
     assert "request 7 is lost" in printed
     print_json(plan, tally, tmp_path)
     told = json.loads(capsys.readouterr().out)
@@ -169,6 +183,103 @@ def test_failures_are_grouped_by_what_broke(tmp_path: Path, capsys: pytest.Captu
     ]
     assert told["reachability"]["zombie-fenced"] == 10
     assert told["green"] is False
+
+
+def test_evidence_is_there_before_the_campaign_ends(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        carried_out(Plan(SMALL, 0, 6), Told({1: broken(1)}, dies_after=2), tmp_path)
+    assert read_repro(tmp_path / "failures" / "seed-1.json").scenario == replace(SMALL, seed=1)
+    assert (tmp_path / "failures" / "seed-1" / "manifest.json").is_file()
+
+
+def test_a_failing_seed_that_gives_another_digest_for_its_trace_is_not_stable(tmp_path: Path) -> None:
+    plan = Plan(SMALL, 0, 2)
+    tally = carried_out(plan, Told({1: replace(broken(1), digest="another")}), tmp_path)
+    assert "1 seeds had another digest when they ran again: 1" in list(verdict(plan, tally))
+
+
+def test_a_trace_that_cannot_be_kept_leaves_the_rest_of_the_summary(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = Plan(replace(SMALL, flow="no such file"), 0, 2)
+    tally = carried_out(plan, Told({1: broken(1)}), tmp_path)
+    assert (tally.seeds, tally.failures[0].trace) == (2, None)
+    [failed, why] = verdict(plan, tally)
+    assert failed == "1 of 2 seeds failed"
+    assert why.startswith("1 seeds could not be run again: seed 1 did not run: ")
+    print_summary(plan, tally, tmp_path)
+    assert why in capsys.readouterr().out
+
+
+LOST = SeedResult(seed=0, error="its worker died 3 times, exit code -9", is_lost=True)
+
+
+def test_a_lost_seed_fails_with_a_repro_that_replays_and_runs_again_on_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = Plan(SMALL, 0, 4)
+    tally = carried_out(plan, Told({1: LOST}), tmp_path)
+    assert list(verdict(plan, tally)) == ["1 of 4 seeds failed"]
+    repro = tmp_path / "failures" / "seed-1.json"
+    print_summary(plan, tally, tmp_path)
+    assert f"exchange-sim replay {repro}" in capsys.readouterr().out
+    assert status_of("replay", str(repro)) == 0
+
+    resumed = Told({1: LOST})
+    assert carried_out(plan, resumed, tmp_path).passed == 3
+    assert resumed.seeds == [1]
+    resumed = Told()
+    assert carried_out(plan, resumed, tmp_path).passed == 4
+    assert resumed.seeds == [1]
+    assert not repro.exists()
+    assert sorted(pd.read_parquet(tmp_path / "results")["seed"]) == [0, 1, 2, 3]
+
+
+def test_a_seed_that_raised_is_not_run_again_on_resume(tmp_path: Path) -> None:
+    plan = Plan(SMALL, 0, 3)
+    carried_out(plan, Told({1: SeedResult(seed=1, error="ValueError: no such thing")}), tmp_path)
+    resumed = Told()
+    tally = carried_out(plan, resumed, tmp_path)
+    assert (resumed.seeds, [each.what_broke for each in tally.failures]) == (
+        [],
+        ["did not run: ValueError: no such thing"],
+    )
+    assert tally.failures[0].repro == tmp_path / "failures" / "seed-1.json"
+
+
+def test_a_second_run_that_fails_is_no_other_digest(tmp_path: Path) -> None:
+    plan = Plan(Scenario(flow="no such file", faults="none"), 0, 2, run_again=2)
+    [why] = verdict(plan, carried_out(plan, Told(), tmp_path))
+    assert why.startswith("2 seeds could not be run again: seed 0 did not run: ")
+
+
+def test_a_seed_without_a_digest_is_not_run_again_for_it(tmp_path: Path) -> None:
+    plan = Plan(SMALL, 0, 1, run_again=1)
+    tally = carried_out(plan, Told({0: LOST}), tmp_path)
+    assert list(verdict(plan, tally)) == ["1 of 1 seeds failed"]
+
+
+def test_two_processes_cannot_run_one_campaign(tmp_path: Path) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    other = multiprocessing.get_context("spawn").Process(target=hold, args=[tmp_path, theirs])
+    other.start()
+    try:
+        assert ours.recv() == "in"
+        with pytest.raises(CampaignError, match="another campaign is running in it"):
+            carried_out(Plan(Scenario(), 0, 1), Told(), tmp_path)
+    finally:
+        other.kill()
+        other.join()
+        ours.close()
+        theirs.close()
+    assert carried_out(Plan(Scenario(), 0, 1), Told(), tmp_path).seeds == 1
+
+
+def hold(folder: Path, tell: "Connection[str, str]") -> None:
+    """Stay in a campaign's folder until killed."""
+    with ResultStore(folder, Scenario()):
+        tell.send("in")
+        tell.recv()
 
 
 def test_the_sample_that_runs_again_is_spread_over_the_seeds() -> None:

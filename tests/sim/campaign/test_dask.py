@@ -2,18 +2,22 @@
 
 import gc
 import logging
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
+import dask
 import pytest
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
 
 from sim.campaign.seeds import run_seed
 from sim.campaign.workers import DaskWorkers, WorkersError
 from sim.scenario import Scenario
-from tests.sim.campaign.test_workers import SMALL, die_always
+from tests.sim.campaign.test_workers import SMALL, die_always, hang, tell
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +54,65 @@ def test_seeds_run_on_the_cluster_and_come_to_what_they_come_to_here(address: st
     assert all(each.passed for each in found.values())
 
 
-def test_a_seed_that_kills_its_workers_fails_and_the_others_go_on(address: str) -> None:
-    found = {each.seed: each for each in DaskWorkers(address).results(die_always, [Scenario(seed=n) for n in range(4)])}
+def test_a_seed_that_kills_its_workers_fails_and_the_others_go_on() -> None:
+    few_deaths = dask.config.set({"distributed.scheduler.allowed-failures": 1})
+    with few_deaths, cluster(threads=1) as address:
+        results = DaskWorkers(address).results(die_always, [Scenario(seed=n) for n in range(4)])
+        found = {each.seed: each for each in results}
     assert sorted(found) == [0, 1, 2, 3]
     assert not found[1].passed
     assert "KilledWorker" in found[1].error_line
     assert [found[n].passed for n in (0, 2, 3)] == [True, True, True]
+
+
+def test_a_seed_that_hangs_fails_and_the_others_go_on(address: str) -> None:
+    workers = DaskWorkers(address, timeout_s=3)
+    found = {each.seed: each for each in workers.results(hang, [Scenario(seed=n) for n in range(6)])}
+    assert sorted(found) == [0, 1, 2, 3, 4, 5]
+    assert found[1].error_line == "did not run: it did not end in 3 s"
+    assert [seed for seed, each in found.items() if each.is_lost] == [1]
+
+
+def test_a_scenario_may_be_asked_for_twice(address: str) -> None:
+    assert [each.seed for each in DaskWorkers(address).results(tell, [SMALL, SMALL])] == [0, 0]
+
+
+def test_a_scheduler_that_dies_ends_the_campaign(tmp_path: Path) -> None:
+    with scheduler_process(tmp_path) as (scheduler, address):
+        results = DaskWorkers(address).results(hang, [Scenario(seed=n) for n in range(4)])
+        assert next(results).seed == 0
+        scheduler.kill()
+        with pytest.raises(WorkersError, match=f"the Dask scheduler at {address} is gone"):
+            next(results)
+
+
+def test_a_cluster_whose_last_worker_hangs_and_cannot_be_started_again(tmp_path: Path) -> None:
+    with scheduler_process(tmp_path) as (_, address):
+        results = DaskWorkers(address, timeout_s=2).results(hang, [Scenario(seed=n) for n in range(4)])
+        assert [next(results).is_lost, next(results).is_lost] == [False, True]
+        with pytest.raises(WorkersError, match="no workers any more"):
+            next(results)
+
+
+@contextmanager
+def scheduler_process(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A scheduler in a process of its own, with one worker that nobody starts again; its process and its address."""
+    where = folder / "scheduler.json"
+    common = ["--scheduler-file", str(where), "--host", "127.0.0.1", "--no-dashboard"]
+
+    def start(what: str, *options: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *common, *options]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    with start("scheduler", "--port", "0") as scheduler, start("worker", "--nthreads", "1", "--no-nanny") as worker:
+        try:
+            with Client(scheduler_file=str(where), timeout=60) as client:
+                client.wait_for_workers(1, timeout=60)
+                address = client.scheduler.address
+            yield scheduler, address
+        finally:
+            for process in (worker, scheduler):
+                process.kill()
 
 
 def test_workers_with_several_threads_are_refused() -> None:

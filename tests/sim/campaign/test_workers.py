@@ -3,7 +3,10 @@
 import os
 import signal
 import tempfile
+import time
 from pathlib import Path
+
+import pytest
 
 from sim.campaign.seeds import SeedResult, digest_of, run_seed
 from sim.campaign.workers import ATTEMPTS_MAX, LocalWorkers
@@ -35,6 +38,12 @@ def die_always(scenario: Scenario) -> SeedResult:
     return tell(scenario)
 
 
+def hang(scenario: Scenario) -> SeedResult:
+    while scenario.seed == 1:
+        time.sleep(0.1)
+    return tell(scenario)
+
+
 def test_every_seed_is_run_once_in_processes_with_the_hash_seed_asked_for() -> None:
     before = os.environ.get("PYTHONHASHSEED")
     found = list(LocalWorkers(2, hash_seed="5").results(tell, scenarios(7)))
@@ -55,6 +64,18 @@ def test_a_seed_that_kills_every_worker_fails_and_the_others_go_on() -> None:
     found = {each.seed: each for each in LocalWorkers(2).results(die_always, scenarios(4))}
     assert [seed for seed, each in sorted(found.items()) if each.passed] == [0, 2, 3]
     assert found[1].error_line == f"did not run: its worker died {ATTEMPTS_MAX} times, exit code 3"
+    assert [seed for seed, each in found.items() if each.is_lost] == [1]
+
+
+def test_a_seed_that_hangs_fails_and_the_others_go_on() -> None:
+    found = {each.seed: each for each in LocalWorkers(2, timeout_s=3).results(hang, scenarios(4))}
+    assert [seed for seed, each in sorted(found.items()) if each.passed] == [0, 2, 3]
+    assert found[1].error_line == "did not run: it did not end in 3 s"
+    assert found[1].is_lost
+
+
+def test_a_scenario_may_be_asked_for_twice() -> None:
+    assert [each.seed for each in LocalWorkers(1).results(tell, [SMALL, SMALL])] == [0, 0]
 
 
 def test_a_campaign_that_is_given_up_leaves_no_process_behind() -> None:
@@ -78,4 +99,13 @@ def test_a_scenario_that_cannot_be_run_is_a_failure_of_its_seed() -> None:
     assert not result.passed
     assert result.seed == 4
     assert "No such file" in result.error_line
+    assert not result.is_lost
     assert result.error_line == digest_of(Scenario(seed=4, flow="no such file")).error_line
+
+
+def test_want_of_memory_says_nothing_about_a_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_out(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("sim.run.run_scenario", run_out)
+    assert run_seed(SMALL).is_lost
