@@ -104,13 +104,20 @@ def owner_at(result: RunResult, transactional_id: str, t: int) -> str:
     return taken[-1]
 
 
-@pytest.mark.parametrize("group", ["ubscore", "matching", "settlement"])
-@pytest.mark.parametrize("fault", ["redelivery", "commit-refused"])
-def test_refused_commits_are_those_of_the_group_that_is_named(fault: str, group: str) -> None:
-    result = run_with(Strike(fault, 2 * SECOND_NS, 2 * SECOND_NS, group, 600_000))
+@pytest.mark.parametrize(
+    ("fault", "target", "groups"),
+    [
+        ("redelivery", "ubscore", {"ubscore"}),
+        ("redelivery", "matching", {"matching"}),
+        ("redelivery", "settlement", {"settlement"}),
+        ("commit-refused", "*", {"ubscore", "matching", "settlement"}),
+    ],
+)
+def test_refused_commits_are_those_of_the_groups_that_are_struck(fault: str, target: str, groups: set[str]) -> None:
+    result = run_with(Strike(fault, 2 * SECOND_NS, 2 * SECOND_NS, target, 600_000))
     commits = result.trace.events("offset_commits")
     refused = commits[commits["outcome"] == "GroupLoadInProgressError"]
-    assert set(refused["group"]) == {group}
+    assert set(refused["group"]) == groups
     assert result.holds
 
 
