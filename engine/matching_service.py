@@ -13,13 +13,12 @@ from engine.partition_core import Duty, Outgoing
 from schema import wire
 from schema.events import EngineOutput
 from schema.ports import Log
+from schema.services import MATCHING
 from schema.topics import ENGINE_OUTPUTS, FUND_UPDATES, VALIDATED_ORDERS, Topology
 
 if TYPE_CHECKING:
     from aiokafka.structs import ConsumerRecord
 
-SERVICE: Final = "matching"
-"""The consumer group, and the beginning of each transactional id."""
 CODE_VERSION: Final = 1
 """What the bytes of a snapshot mean; raised whenever the engine decides anything differently."""
 
@@ -104,7 +103,7 @@ def matching_duty(topology: Topology) -> Duty:
         return output.output_seq, output_hash
 
     return Duty(
-        service=SERVICE,
+        service=MATCHING,
         input_topics=(VALIDATED_ORDERS,),
         output_topic=ENGINE_OUTPUTS,
         code_version=CODE_VERSION,

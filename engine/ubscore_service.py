@@ -17,6 +17,7 @@ from schema import wire
 from schema.codes import Outcome
 from schema.events import DeadLetter, PlaceOrder, ReplaceOrder
 from schema.ports import Log
+from schema.services import UBSCORE
 from schema.topics import (
     BALANCE_EVENTS,
     DEAD_LETTERS,
@@ -31,8 +32,6 @@ from schema.wire import encode
 if TYPE_CHECKING:
     from aiokafka.structs import ConsumerRecord
 
-SERVICE: Final = "ubscore"
-"""The consumer group, and the beginning of each transactional id."""
 CODE_VERSION: Final = 1
 """What the bytes of a snapshot mean; raised whenever a balance event folds differently."""
 DEAD_LETTER_BYTES_MAX: Final = 64 * 1024
@@ -138,7 +137,7 @@ def ubscore_duty(topology: Topology) -> Duty:
         return event.sequence, event_hash
 
     return Duty(
-        service=SERVICE,
+        service=UBSCORE,
         input_topics=(ORDER_REQUESTS, FUND_UPDATES),
         output_topic=BALANCE_EVENTS,
         code_version=CODE_VERSION,

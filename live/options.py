@@ -7,12 +7,10 @@ from typing import Final
 import msgspec
 
 from live.namespace import Namespace
+from schema.services import MATCHING, SETTLEMENT, UBSCORE
 from schema.topics import Topology
 from traces.manifest import TopologyRecord
 
-UBSCORE: Final = "ubscore"
-MATCHING: Final = "matching"
-SETTLEMENT: Final = "settlement"
 SERVICES: Final = (UBSCORE, MATCHING, SETTLEMENT)
 """What can be served, in the order in which an order passes through them."""
 

@@ -23,8 +23,9 @@ from live.disk import DirectoryDisk
 from live.kafka import FETCH_WAIT_MS, AioKafkaClients
 from live.log import adopt_library_logs, make_log
 from live.metrics import Metrics
-from live.options import MATCHING, SERVICES, SETTLEMENT, UBSCORE, ServeOptions
+from live.options import SERVICES, ServeOptions
 from live.randomness import SystemRandomness
+from schema.services import MATCHING, SETTLEMENT, UBSCORE
 from settlement.service import SettlementService
 
 ENDED: Final = 0

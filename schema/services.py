@@ -1,4 +1,4 @@
-"""The names of the services: of their consumer groups, in transactional ids, and of what a trace tells about hosts."""
+"""The names of the services: of their hosts, their consumer groups, in transactional ids, and of what a trace tells about hosts."""
 
 from typing import Final
 

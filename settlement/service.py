@@ -49,6 +49,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from schema.events import EngineOutput, OrderCompletion, OrderPlacement
 from schema.ports import Clock, KafkaClients, KafkaConsumer, Log, Randomness
+from schema.services import SETTLEMENT
 from schema.topics import BALANCE_EVENTS, ENGINE_OUTPUTS, MAX_RECORD_BYTES, Topology
 from schema.wire import BALANCE_EVENT, ENGINE_OUTPUT, WireError
 from settlement.chain import NOTHING_SEEN, NOTHING_SETTLED, Link, Progress, Verdict, judge
@@ -78,7 +79,7 @@ class SettlementConfig:
     than `session_timeout_ms`.
     """
 
-    group_id: str = "settlement"
+    group_id: str = SETTLEMENT
     chunk_records: int = 500
     poll_ms: int = 1_000
     pace_ms: int = 50

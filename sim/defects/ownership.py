@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiokafka.structs import RecordMetadata, TopicPartition
 
-from engine.matching_service import SERVICE as MATCHING
 from engine.matching_service import MatchingCore
 from engine.matching_snapshot import decode_state, encode_state
 from engine.ownership import OwnershipService
@@ -16,6 +15,7 @@ from engine.partition_core import Outgoing, PartitionCore
 from engine.partition_task import PartitionTask
 from engine.transactions import TransactionalWriter, TransactionFailedError, _look_at
 from schema.ports import KafkaClients, KafkaConsumer, KafkaProducer
+from schema.services import MATCHING
 from settlement.service import SettlementService
 from sim.defects.defect import Defect, Replacement
 

@@ -20,10 +20,11 @@ from typing import Any, Final, cast
 from live.connections import open_session, open_store, prepare_kafka
 from live.kafka import AioKafkaClients
 from live.log import adopt_library_logs, make_log
-from live.options import MATCHING, SETTLEMENT, UBSCORE, Servers
+from live.options import Servers
 from live.reading import committed_ends, undelivered, written_ends
 from live.recording import record_tables, record_topics
 from schema.ports import KafkaClients
+from schema.services import MATCHING, SETTLEMENT, UBSCORE
 from schema.topics import (
     BALANCE_EVENTS,
     ENGINE_OUTPUTS,

@@ -12,6 +12,7 @@ from typing import Final
 from msgspec.structs import replace as replaced
 
 from schema.codes import OrderType, TimeInForce
+from schema.services import GATEWAY, MATCHING, SETTLEMENT, UBSCORE
 from sim.deployment import layout_of
 from sim.faults.catalogue import OPTIONS
 from sim.flows.operations import CANCEL, DEPOSIT, NOT_REPEATED, PLACE, REDUCE, REPLACE, Operation
@@ -75,11 +76,11 @@ def ample_deposits(case: Scenario, test: Test) -> Scenario:
 
 def one_of_each(case: Scenario, test: Test) -> Scenario:
     """One gateway, one instance of each service, one partition; strikes at those that are gone aim at the first."""
-    services = ("ubscore", "matching", "settlement")
+    services = (UBSCORE, MATCHING, SETTLEMENT)
     candidates = [
-        _aimed_at_first(replace(case, instances=1, gateways=1), (*services, "gateway")),
+        _aimed_at_first(replace(case, instances=1, gateways=1), (*services, GATEWAY)),
         _aimed_at_first(replace(case, instances=1), services),
-        _aimed_at_first(replace(case, gateways=1), ("gateway",)),
+        _aimed_at_first(replace(case, gateways=1), (GATEWAY,)),
     ]
     case = first_failing(candidates, test, case)
     topology = script_of(case).topology
