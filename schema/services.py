@@ -1,4 +1,4 @@
-"""The names of the services: of their hosts, their consumer groups, in transactional ids, and of what a trace tells about hosts."""
+"""The names of the services: they begin those of hosts and transactional ids, and are those of consumer groups."""
 
 from typing import Final
 
