@@ -264,6 +264,7 @@ def test_two_processes_cannot_run_one_campaign(tmp_path: Path) -> None:
     other = multiprocessing.get_context("spawn").Process(target=hold, args=[tmp_path, theirs])
     other.start()
     try:
+        assert ours.poll(60)
         assert ours.recv() == "in"
         with pytest.raises(CampaignError, match="another campaign is running in it"):
             carried_out(Plan(Scenario(), 0, 1), Told(), tmp_path)

@@ -32,7 +32,7 @@ SCENARIOS: dict[str, Scenario] = {
     "retry-places-again": SMALL,
     "retry-memory-lost": replace(SMALL, seed=1, faults="rebalance,lost-answers"),
     "plain-producer": replace(SMALL, faults="zombie-owner"),
-    "failed-delivery-committed": replace(SMALL, seed=2, faults="no-leader"),
+    "failed-delivery-committed": replace(SMALL, seed=2, faults="no-leader", duration_ns=8 * SECOND_NS),
     "uncommitted-read": replace(SMALL, seed=3, faults="crash,transaction-timeout"),
     "group-offset-resumed": replace(SMALL, seed=1, faults="stalled-markers,rebalance"),
     "snapshot-one-record-off": Scenario(seed=2, orders=150, duration_ns=10 * SECOND_NS, snapshot_interval_outputs=10),
