@@ -7,7 +7,7 @@ from sim.run import run_scenario
 from sim.scenario import NO_FAULTS, Scenario
 from traces.reachability import GOALS, THEMES, reached
 
-SEEDS = (90, 16, 44, 2, 52)
+SEEDS = (276, 104, 151, 62, 205)
 """Default seeds that reach every goal between them. Another model of latencies may ask for others: a campaign tells."""
 NEEDS_NO_FAULT = ("finished-row-expired",)
 """The one goal of the database, the log or hosts that a calm run reaches."""
