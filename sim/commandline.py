@@ -4,8 +4,9 @@ Exit status: 0 when all invariants hold, 1 when one is violated, 2 when the comm
 one clear line on stderr and no traceback.
 """
 
+import signal
 import sys
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import typer
 
@@ -43,10 +44,18 @@ app.add_typer(hunting.gallery, name="defects")
 app.add_typer(stack, name="stack")
 
 
+INTERRUPTED: Final = 130
+"""What typer makes of an interrupt."""
+
+
 def main() -> NoReturn:
     """Entry point; turns every expected error into one line and exit status 2."""
+    # As an interrupt does: what is under way is ended, and what had ended is kept.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        if status == INTERRUPTED:
+            status = _refuse("interrupted")
     except typer.TyperException as error:
         # Usage errors know which option they are about; the plain text does not say so.
         status = _refuse(error.format_message() if hasattr(error, "format_message") else str(error))

@@ -9,6 +9,9 @@ They shrink towards fewer operations, by user 1, of one lot, in the first symbol
 drawn on its own, and refers to an earlier order by how many places before it that is; the deposits that orders need are
 not drawn but follow from them. The simplest step of all is none, so Hypothesis takes an operation out by making its
 step the simplest, which moves no other step, and what is left is still a flow.
+
+Orders drawn apart seldom trade: they differ in side, price, symbol, and many never rest. So a step may also meet an
+earlier order: another user takes the other side at its price.
 """
 
 import dataclasses
@@ -39,14 +42,20 @@ QUANTITY_MAX: Final = 20
 DISTANCE_MAX: Final = 3
 """Prices lie so many ticks around one middle: close enough that most orders meet others."""
 ORDER_KINDS: Final = (
-    (OrderType.LIMIT, TimeInForce.GTC),
+    *((OrderType.LIMIT, TimeInForce.GTC),) * 4,
     (OrderType.LIMIT, TimeInForce.IOC),
     (OrderType.LIMIT, TimeInForce.FOK),
     (OrderType.LIMIT, TimeInForce.POST_ONLY),
     (OrderType.MARKET, TimeInForce.IOC),
 )
+"""Half of the orders may rest: without those, nothing trades."""
 _NOTHING: Final = "nothing"
 """The kind of a step that leaves no operation: what every step shrinks towards."""
+_MEET: Final = "meet"
+"""The kind of a step that places an order against an earlier one, by another user if there is one."""
+_STEP_KINDS: Final = (_NOTHING, *(PLACE,) * 4, *(_MEET,) * 4, CANCEL, READ, REDUCE, REPLACE)
+_SHORT_OF: Final = 8
+"""One flow in so many has a user whose deposits pay for half of the orders only."""
 _DEPOSIT_TIME_NS: Final = 200 * MILLISECOND_NS
 
 
@@ -69,16 +78,18 @@ class _Step:
 
 
 def order_flows(
-    topology: Topology, *, users: int = 3, operations_max: int = 30, gateways: int = 2
+    topology: Topology, *, users: int = 3, operations_min: int = 0, operations_max: int = 30, gateways: int = 2
 ) -> st.SearchStrategy[tuple[Operation, ...]]:
     """Operations of a few users around one price in each symbol, with the deposits that they need in front: orders of
-    every kind, cancels, reduces, replaces, reads, repeats.
+    every kind, many of which trade, cancels, reduces, replaces, reads, repeats.
 
-    `users` act, as users 1 to `users`; at most `operations_max` operations are drawn, deposits not counted.
+    `users` act, as users 1 to `users`; at most `operations_max` operations are drawn, deposits not counted. Most flows
+    are short unless `operations_min` steps at least are asked for, some of which are none; those shrink more slowly. In
+    some flows the funds of one user run short.
     """
     step = st.builds(
         _Step,
-        kind=st.sampled_from((_NOTHING, PLACE, PLACE, PLACE, CANCEL, READ, REDUCE, REPLACE)),
+        kind=st.sampled_from(_STEP_KINDS),
         user=st.integers(1, users),
         gap_ns=st.integers(0, GAP_NS_MAX // MILLISECOND_NS).map(_nanoseconds),
         symbol=st.integers(0, len(tuple(topology.symbols)) - 1),
@@ -91,7 +102,9 @@ def order_flows(
         repeated_after_ns=st.one_of(st.just(NOT_REPEATED), st.integers(0, SECOND_NS)),
         query=st.integers(0, len(QUERIES) - 1),
     )
-    return st.lists(step, max_size=operations_max).map(lambda steps: _flow(topology, steps))
+    steps = st.lists(step, min_size=operations_min, max_size=operations_max)
+    short = st.sampled_from((0,) * (_SHORT_OF - 1) * users + tuple(range(1, users + 1)))
+    return st.builds(lambda user, drawn: _flow(topology, drawn, users, user), short, steps)
 
 
 def strikes(scenario: Scenario, *, faults: Sequence[str] | None = None) -> st.SearchStrategy[Strike]:
@@ -133,6 +146,7 @@ def scenarios(
     *,
     base: Scenario | None = None,
     users: int = 3,
+    operations_min: int = 0,
     operations_max: int = 30,
     faults: Sequence[str] | None = None,
     strikes_max: int = 3,
@@ -144,7 +158,15 @@ def scenarios(
     if base is None:
         base = Scenario(symbols=1, user_partitions=1, symbol_partitions=1)
     topology = make_topology(base.symbols, base.user_partitions, base.symbol_partitions)
-    flow = draw(order_flows(topology, users=users, operations_max=operations_max, gateways=base.gateways))
+    seed = draw(st.integers(0, 1_000))
+    flows = order_flows(
+        topology,
+        users=users,
+        operations_min=operations_min,
+        operations_max=operations_max,
+        gateways=base.gateways,
+    )
+    flow = draw(flows)
     duration_ns = (flow[-1].at_ns if flow else 0) + SECOND_NS
     timed = dataclasses.replace(base, duration_ns=duration_ns)
     struck = draw(st.lists(strikes(timed, faults=faults), max_size=strikes_max)) if strikes_max else []
@@ -153,15 +175,15 @@ def scenarios(
         operations=flow,
         strikes=tuple(sorted(struck, key=lambda each: each.at_ns)),
     )
-    return dataclasses.replace(timed, seed=draw(st.integers(0, 1_000)), script=script)
+    return dataclasses.replace(timed, seed=seed, script=script)
 
 
 def _nanoseconds(milliseconds: int) -> int:
     return milliseconds * MILLISECOND_NS
 
 
-def _flow(topology: Topology, steps: Sequence[_Step]) -> tuple[Operation, ...]:
-    """The steps as operations, with the deposits that they need in front."""
+def _flow(topology: Topology, steps: Sequence[_Step], users: int, short_user: int) -> tuple[Operation, ...]:
+    """The steps as operations of users 1 to `users`, deposits in front; too small for `short_user` (0: nobody)."""
     symbols = tuple(topology.symbols)
     orders: list[Operation] = []
     found: list[Operation] = []
@@ -172,12 +194,26 @@ def _flow(topology: Topology, steps: Sequence[_Step]) -> tuple[Operation, ...]:
         now += step.gap_ns
         about = orders[-1 - step.back % len(orders)] if orders else None
         symbol = symbols[step.symbol] if about is None or step.kind == PLACE else topology.symbols.named(about.symbol)
-        operation = _operation(step, f"r{number + 1}", now, symbol, about)
+        placing = _meeting(step, about, symbol, users) if step.kind == _MEET else step
+        operation = _operation(placing, f"r{number + 1}", now, symbol, about)
         if operation is not None:
             found.append(operation)
-        if step.kind in (PLACE, REPLACE) and operation is not None:
+        if operation is not None and operation.kind in (PLACE, REPLACE):
             orders.append(operation)
-    return (*_deposits(found, topology), *found)
+    return (*_deposits(found, topology, short_user), *found)
+
+
+def _meeting(step: _Step, about: Operation | None, symbol: Symbol, users: int) -> _Step:
+    """The placement that meets the order `about` at its price; any placement when there is no order yet."""
+    if about is None:
+        return dataclasses.replace(step, kind=PLACE)
+    return dataclasses.replace(
+        step,
+        kind=PLACE,
+        user=step.user if step.user != about.user_id else step.user % users + 1,
+        side=int(Side.SELL if about.side == Side.BUY else Side.BUY),
+        distance=about.price - first_price(symbol) if about.price else step.distance,
+    )
 
 
 def _operation(step: _Step, request_id: str, now: int, symbol: Symbol, about: Operation | None) -> Operation | None:
@@ -210,8 +246,8 @@ def _operation(step: _Step, request_id: str, now: int, symbol: Symbol, about: Op
     return replace(refers, side=0, time_in_force=0, price=0, quantity=step.quantity if step.kind == REDUCE else 0)
 
 
-def _deposits(operations: Sequence[Operation], topology: Topology) -> list[Operation]:
-    """For each user and asset that the orders need, a deposit that pays for all of them."""
+def _deposits(operations: Sequence[Operation], topology: Topology, short_user: int) -> list[Operation]:
+    """For each user and asset that the orders need, a deposit that pays for all of them; for half, if `short_user`."""
     needed: dict[tuple[int, str], int] = {}
     for each in operations:
         if each.kind in (PLACE, REPLACE):
@@ -223,6 +259,13 @@ def _deposits(operations: Sequence[Operation], topology: Topology) -> list[Opera
                 cost, asset = each.quantity * symbol.lot_atoms, symbol.base.name
             needed[each.user_id, asset] = needed.get((each.user_id, asset), 0) + cost
     return [
-        Operation(at_ns=0, user_id=user, kind=DEPOSIT, request_id=f"d{number + 1}", asset=asset, amount=2 * amount)
+        Operation(
+            at_ns=0,
+            user_id=user,
+            kind=DEPOSIT,
+            request_id=f"d{number + 1}",
+            asset=asset,
+            amount=(amount + 1) // 2 if user == short_user else 2 * amount,
+        )
         for number, ((user, asset), amount) in enumerate(needed.items())
     ]

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from sim.campaign.results import ResultStore
+from sim.campaign.results import CampaignError, ResultStore
 from sim.campaign.seeds import SeedResult, digest_of, keep_trace, run_seed
 from sim.campaign.tally import Tally
 from sim.campaign.workers import LocalWorkers, Workers
 from sim.progress import Progress
 from sim.scenario import SWARM, SYNTHETIC, Scenario
+from traces.manifest import source_digest
 
 TRACES_PER_GROUP: Final = 3
 """So many failing seeds of each group keep their trace; all of them have a repro, which makes it again."""
@@ -100,6 +101,7 @@ def run_campaign(plan: Plan, workers: Workers, store: ResultStore, jobs: int, pr
         missing = (plan.of(seed) for seed in plan.seeds if seed not in stored)
         try:
             for result in workers.results(run_seed, missing):
+                _check_code(result)
                 if not result.is_lost:
                     store.add(result)
                 tally.ran += 1
@@ -111,11 +113,18 @@ def run_campaign(plan: Plan, workers: Workers, store: ResultStore, jobs: int, pr
             store.flush()
         again = (plan.of(seed) for seed in plan.sample if seed in digests)
         for number, result in enumerate(LocalWorkers(jobs, hash_seed="2").results(digest_of, again), 1):
+            _check_code(result)
             tally.add_again(result, digests[result.seed])
             progress.show(f"{number:,} of {len(digests):,} seeds run again for their digest")
     tally.unstable.sort()
     progress.clear()
     return tally
+
+
+def _check_code(result: SeedResult) -> None:
+    """Raises CampaignError for a result of other code than ours: edited meanwhile, or of a worker that came late."""
+    if result.code and result.code != source_digest():
+        raise CampaignError(f"seed {result.seed} was run by other code than this process has; it is not kept")
 
 
 def verdict(plan: Plan, tally: Tally) -> Iterator[str]:

@@ -78,8 +78,12 @@ class ResultStore:
                     raise CampaignError(
                         f"{folder} holds a campaign of another scenario or of other code; use another --out"
                     )
+            elif self._part_paths():
+                raise CampaignError(f"{folder} has results, and no campaign.json that says of what; use another --out")
             else:
-                manifest.write_bytes(msgspec.json.format(msgspec.json.encode(identity), indent=2) + b"\n")
+                aside = manifest.with_suffix(".partial")
+                aside.write_bytes(msgspec.json.format(msgspec.json.encode(identity), indent=2) + b"\n")
+                aside.replace(manifest)
         except (OSError, msgspec.DecodeError) as error:
             raise CampaignError(f"{manifest}: {error}") from None
         self._lock: int | None = None
@@ -166,7 +170,7 @@ class ResultStore:
         return self._failures / f"seed-{seed}.json"
 
     def _part_paths(self) -> list[Path]:
-        return sorted(self._parts.glob("part-*.parquet"))
+        return sorted(self._parts.glob("part-[0-9][0-9][0-9][0-9][0-9].parquet"))
 
 
 def _row(result: SeedResult) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """One seed of a campaign, run and judged in a worker process; what comes back is small and plain."""
 
-import sys
+import asyncio
 import tempfile
 import time
 import traceback
@@ -11,6 +11,8 @@ from typing import Final
 
 from sim.scenario import SYNTHETIC, Scenario
 
+WHAT_RUNS_RAISE: Final = (Exception, SystemExit, GeneratorExit, asyncio.CancelledError)
+"""Everything but an interrupt, which is for whoever waits."""
 _IN_MEMORY_ORDERS_MAX: Final = 5_000
 """A run of so many orders leaves some forty megabytes of events."""
 
@@ -35,6 +37,8 @@ class SeedResult:
     """Fault -> how often it struck."""
     error: str = ""
     """Why the seed could not be run, as a traceback; empty when it could."""
+    code: str = ""
+    """The digest of the source that ran it (`traces.manifest.source_digest`)."""
     is_lost: bool = False
     """Whether that is for want of a worker, of memory or of time, which says nothing about the code."""
 
@@ -57,15 +61,16 @@ class SeedResult:
 def run_seed(scenario: Scenario) -> SeedResult:
     """Run one scenario in this process, judge it, and forget its trace. Never raises for what the run did."""
     # In here, because a worker imports this module before it knows what it will be asked.
-    from sim.progress import Progress
+    from sim.progress import SILENT
     from sim.run import run_scenario
+    from traces.manifest import source_digest
     from traces.reachability import reached
     from traces.summary import violation_lines
 
     started = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() if _is_long(scenario) else nullcontext() as folder:
-            result = run_scenario(scenario, Path(folder) / "trace" if folder else None, Progress(sys.stderr))
+            result = run_scenario(scenario, Path(folder) / "trace" if folder else None, SILENT)
             goals = reached(result.trace)
             lines = [] if result.holds else violation_lines(result.trace, result.verdicts)
         return SeedResult(
@@ -77,8 +82,9 @@ def run_seed(scenario: Scenario) -> SeedResult:
             first_violation=lines[0].strip() if lines else "",
             goals=goals,
             faults=dict(result.simulated.struck),
+            code=source_digest(),
         )
-    except Exception as error:  # a run that raises is a failure of this seed, not of the campaign
+    except WHAT_RUNS_RAISE as error:  # it is a failure of this seed, not of the campaign
         text = "".join(traceback.format_exception(error))
         return SeedResult(
             seed=scenario.seed,
@@ -90,12 +96,12 @@ def run_seed(scenario: Scenario) -> SeedResult:
 
 def keep_trace(folder: Path, scenario: Scenario) -> SeedResult:
     """Run one scenario to keep its trace, with its verdicts. Never raises for what the run did."""
-    from sim.progress import Progress
+    from sim.progress import SILENT
     from sim.run import run_scenario
 
     try:
-        result = run_scenario(scenario, folder, Progress(sys.stderr))
-    except Exception as error:
+        result = run_scenario(scenario, folder, SILENT)
+    except WHAT_RUNS_RAISE as error:
         return SeedResult(seed=scenario.seed, error="".join(traceback.format_exception(error)))
     return SeedResult(seed=scenario.seed, digest=result.digest)
 
@@ -109,12 +115,13 @@ def _is_long(scenario: Scenario) -> bool:
 
 def digest_of(scenario: Scenario) -> SeedResult:
     """Run one scenario for its digest alone. Never raises for what the run did."""
-    from sim.progress import Progress
+    from sim.progress import SILENT
     from sim.run import simulate
+    from traces.manifest import source_digest
     from traces.recorder import NoTrace, Recorder
 
     try:
-        simulated = simulate(scenario, Progress(sys.stderr), Recorder(NoTrace()))
-    except Exception as error:
+        simulated = simulate(scenario, SILENT, Recorder(NoTrace()))
+    except WHAT_RUNS_RAISE as error:
         return SeedResult(seed=scenario.seed, error="".join(traceback.format_exception(error)))
-    return SeedResult(seed=scenario.seed, digest=simulated.manifest.digest)
+    return SeedResult(seed=scenario.seed, digest=simulated.manifest.digest, code=source_digest())

@@ -106,6 +106,8 @@ class LocalWorkers:
                             result = lost(attempt.scenario, why)
                         except TimeoutError:
                             result = lost(attempt.scenario, _did_not_end(self._timeout_s))
+                        except Exception as error:  # the work never raises: the worker could not do it at all
+                            result = lost(attempt.scenario, f"{type(error).__name__}: {error}")
                         for following in islice(waiting, 1):
                             start(following)
                         yield result
@@ -128,7 +130,7 @@ class DaskWorkers:
         self._had_workers_s = time.monotonic()
         try:
             self._client = Client(address, timeout=CONNECT_TIMEOUT_S)
-        except (OSError, TimeoutError, ValueError) as error:
+        except Exception as error:  # of an address that cannot be used it raises whatever its parts do
             raise WorkersError(f"no Dask scheduler answers at {address}: {error}") from None
         try:
             self._check(address)
@@ -252,7 +254,7 @@ class DaskWorkers:
         here = package_versions()
         try:
             there = self._client.run(package_versions)
-        except ModuleNotFoundError as error:
+        except Exception as error:  # what a worker without the package answers has many names
             raise WorkersError(f"a worker of {address} has no exchange-sim: {error}") from None
         for worker, versions in sorted(there.items()):
             if versions != here:

@@ -170,9 +170,11 @@ def shrink(
 
     if invariant and invariant not in ORDER:
         raise CommandError(f"unknown invariant {invariant!r}; there are: {', '.join(ORDER)}")
+    path = out if out is not None else (whole := repro.resolve()).with_name(f"{whole.stem}-shrunk.json")
+    if path.is_dir() or not path.parent.is_dir():
+        raise CommandError(f"{path}: not the place of a file")
     shrunk = shrink_scenario(read_repro(repro).scenario, invariant, runs, stderr_progress())
     result = run_scenario(shrunk.case, None, stderr_progress())
-    path = out if out is not None else repro.with_name(f"{repro.stem}-shrunk.json")
     Repro(shrunk.case, result.digest, package_versions()).write(path)
     (print_json if json else print_summary)(shrunk, result, path)
     # The case that was found breaks the invariant: that is what was asked for, and what the status says.
@@ -180,9 +182,13 @@ def shrink(
 
 
 def _seeds(text: str) -> tuple[int, int]:
+    from sim.scenario import SEEDS
+
     first, _, end = text.partition(":")
-    if not (first.isdecimal() and end.isdecimal() and int(first) < int(end)):
-        raise CommandError(f"--seeds wants A:B with A less than B, not {text!r}")
+    if not (first.isdecimal() and end.isdecimal() and max(len(first), len(end)) <= len(str(SEEDS))):
+        raise CommandError(f"--seeds wants A:B with A less than B, not {text[:60]!r}")
+    if not int(first) < int(end) < SEEDS:
+        raise CommandError(f"--seeds wants A:B with A less than B, and B less than {SEEDS}, not {text!r}")
     return int(first), int(end)
 
 

@@ -5,13 +5,13 @@ too, but does not count. All defects are hunted side by side, seed by seed: no w
 for a defect that is caught already.
 """
 
-import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any, Final
 
+from sim.campaign.seeds import WHAT_RUNS_RAISE
 from sim.campaign.workers import LocalWorkers, WorkersError
 from sim.defects import GALLERY
 from sim.defects.defect import Defect
@@ -55,12 +55,12 @@ def scenario_of(defect: Defect, base: Scenario, seed: int) -> Scenario:
 def look(scenario: Scenario) -> Look:
     """Run one scenario in this process, and judge it. Never raises for what the run did."""
     # In here, because a worker imports this module before it knows what it will be asked.
-    from sim.progress import Progress
+    from sim.progress import SILENT
     from sim.run import run_scenario
 
     try:
-        result = run_scenario(scenario, None, Progress(sys.stderr))
-    except Exception as error:
+        result = run_scenario(scenario, None, SILENT)
+    except WHAT_RUNS_RAISE as error:
         return Look(scenario.defect, scenario.seed, (), "".join(traceback.format_exception(error)))
     violated = tuple(name for name, verdict in result.verdicts.items() if verdict.verdict == "violated")
     return Look(scenario.defect, scenario.seed, violated)

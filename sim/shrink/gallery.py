@@ -1,6 +1,5 @@
 """The smallest case of each defect of the gallery: how small the harness can show a failure (design section 9)."""
 
-import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,10 +8,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from sim.campaign.seeds import WHAT_RUNS_RAISE
 from sim.campaign.workers import LocalWorkers, WorkersError
 from sim.defects import GALLERY
 from sim.defects.power import scenario_of
-from sim.progress import Progress
+from sim.progress import SILENT
 from sim.repro import Repro
 from sim.scenario import Scenario
 from traces.manifest import package_versions
@@ -51,7 +51,7 @@ def smallest_of(scenario: Scenario, seeds_max: int, runs_max: int, out: Path | N
     from sim.shrink.target import violated_by
     from traces.recorder import NoTrace, Recorder
 
-    name, silent = scenario.defect, Progress(sys.stderr)
+    name = scenario.defect
     try:
         for seed in range(scenario.seed, scenario.seed + seeds_max):
             caught = replace(scenario, seed=seed)
@@ -60,11 +60,11 @@ def smallest_of(scenario: Scenario, seeds_max: int, runs_max: int, out: Path | N
                 break
         else:
             return name, None
-        shrunk = shrink_case(written_out(caught), named[0], runs_max, silent)
+        shrunk = shrink_case(written_out(caught), named[0], runs_max, SILENT)
         if out is not None:
-            digest = simulate(shrunk.case, silent, Recorder(NoTrace())).manifest.digest
+            digest = simulate(shrunk.case, SILENT, Recorder(NoTrace())).manifest.digest
             Repro(shrunk.case, digest, package_versions()).write(out / f"{name}.json")
-    except Exception as error:
+    except WHAT_RUNS_RAISE as error:
         return name, "".join(traceback.format_exception(error))
     before = script_of(shrunk.before)
     return name, Smallest(

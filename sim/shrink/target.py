@@ -5,12 +5,11 @@ what it does not. Therefore a case of such a failure is tried with several seeds
 latencies above all, is other in each. How many, follows from how often the case itself fails with other seeds.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from sim.progress import Progress
+from sim.progress import SILENT
 from sim.run import simulate
 from sim.scenario import SEEDS, Scenario, ScenarioError
 from sim.shrink.fewer import script_of
@@ -97,5 +96,5 @@ def _reseeded(case: Scenario, number: int) -> Scenario:
 
 def _trace(scenario: Scenario) -> Trace:
     recorder = Recorder()
-    simulated = simulate(scenario, Progress(sys.stderr), recorder)
+    simulated = simulate(scenario, SILENT, recorder)
     return Trace.of(recorder, simulated.manifest)

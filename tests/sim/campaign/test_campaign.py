@@ -1,8 +1,13 @@
 """A campaign counts what its seeds came to, goes on where it was killed, and says why it is not green."""
 
+import asyncio
 import json
 import multiprocessing
+import shlex
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -22,6 +27,7 @@ from sim.progress import Progress
 from sim.repro import read_repro
 from sim.scenario import Scenario
 from traces.invariants import ORDER
+from traces.manifest import source_digest
 from traces.reachability import GOALS
 
 GREEN = SeedResult(
@@ -303,6 +309,8 @@ def test_a_campaign_from_the_command_line(tmp_path: Path, capsys: pytest.Capture
         ("--seeds 5", "--seeds wants A:B"),
         ("--seeds 5:5", "--seeds wants A:B"),
         ("--seeds a:b", "--seeds wants A:B"),
+        (f"--seeds 0:{2**63}", f"B less than {2**63}"),
+        (f"--seeds 0:{'9' * 5_000}", "--seeds wants A:B"),
         ("--seeds 0:2 --faults nonsense", "unknown fault 'nonsense'"),
         ("--seeds 0:2 --defect nonsense", "nonsense"),
         ("--seeds 0:2 --jobs 0", "jobs"),
@@ -328,3 +336,44 @@ def status_of(*words: str) -> int:
             main()
     assert isinstance(ended.value.code, int)
     return ended.value.code
+
+
+@pytest.mark.parametrize("raised", [SystemExit(0), asyncio.CancelledError(), ValueError("boom")])
+def test_whatever_a_run_raises_is_a_failure_of_its_seed(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
+    def run(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("sim.run.run_scenario", run)
+    assert type(raised).__name__ in run_seed(SMALL).error_line
+
+
+def test_a_result_of_other_code_is_not_kept(tmp_path: Path) -> None:
+    workers = Told({1: replace(GREEN, code="of another day")})
+    with pytest.raises(CampaignError, match="seed 1 was run by other code"):
+        carried_out(Plan(Scenario(), 0, 3), workers, tmp_path)
+    assert [each.seed for each in ResultStore(tmp_path, Scenario()).stored()] == [0]
+    assert run_seed(SMALL).code == source_digest()
+
+
+def test_results_without_a_word_of_what_they_are_belong_to_no_campaign(tmp_path: Path) -> None:
+    carried_out(Plan(Scenario(), 0, 1), Told(), tmp_path)
+    (tmp_path / "campaign.json").unlink()
+    with pytest.raises(CampaignError, match=r"no campaign\.json"):
+        ResultStore(tmp_path, Scenario())
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_campaign_that_is_interrupted_says_so_and_keeps_what_has_ended(tmp_path: Path, sent: signal.Signals) -> None:
+    options = "--seeds 0:100000 --jobs 1 --orders 2 --users 2 --duration 1 --faults none --defect order-events-ignored"
+    command = [sys.executable, "-m", "sim", "campaign", *shlex.split(options), "--out", str(tmp_path / "campaign")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        # The first failure keeps its repro at once: then there is something to keep.
+        while not list(tmp_path.glob("campaign/failures/*.json")):
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(sent)
+        told, complained = process.communicate(timeout=60)
+    assert (process.returncode, told) == (2, "")
+    # A worker that was just being started may have its own last words.
+    assert "exchange-sim: interrupted" in complained.splitlines()
+    assert list(tmp_path.glob("campaign/results/part-*.parquet"))

@@ -10,7 +10,7 @@ import pytest
 
 from sim.commandline import main
 from sim.progress import Progress
-from sim.repro import read_repro
+from sim.repro import Repro, read_repro
 from sim.run import simulate, written_out
 from sim.scenario import Scenario, ScenarioError
 from sim.script import Strike
@@ -110,3 +110,14 @@ def status_of(*words: str) -> int:
             main()
     assert isinstance(ended.value.code, int)
     return ended.value.code
+
+
+def test_where_the_small_repro_cannot_go_is_said_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "repro.json"
+    Repro(BROKEN, "", {}).write(path)
+    monkeypatch.setattr("sim.shrink.shrinker.shrink", None)
+    for out in (tmp_path, tmp_path / "nowhere" / "small.json"):
+        assert status_of("shrink", str(path), "--out", str(out)) == 2
+        assert "not the place of a file" in capsys.readouterr().err
