@@ -29,7 +29,7 @@ from settlement.service import SettlementService
 from settlement.store import Store
 from sim.cassandra.cluster import CassandraCluster
 from sim.clients import Clients
-from sim.faults.plan import Layout
+from sim.faults.options import Layout
 from sim.gateway_front import GatewayFront
 from sim.hosts import Host, Incarnation
 from sim.kafka.clients import SimKafkaClients

@@ -27,7 +27,7 @@ from schema.symbols import Symbol
 from schema.topics import Topology
 from sim.deployment import layout_of
 from sim.faults.catalogue import OPTIONS
-from sim.faults.plan import FaultOptions
+from sim.faults.options import FaultOptions
 from sim.flows import Operation, make_topology
 from sim.flows.market import first_price
 from sim.flows.operations import CANCEL, DEPOSIT, NOT_REPEATED, PLACE, QUERIES, READ, REDUCE, REPLACE

@@ -5,7 +5,7 @@ from itertools import permutations, product
 from typing import Final
 
 from schema.topics import BALANCE_EVENTS, ENGINE_OUTPUTS, FUND_UPDATES, ORDER_REQUESTS, VALIDATED_ORDERS
-from sim.faults.plan import Aim, Layout
+from sim.faults.options import Aim, Layout
 from sim.randomness import Stream
 
 ANY: Final = "*"

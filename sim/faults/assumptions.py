@@ -14,7 +14,7 @@ from sim.deployment import Deployment
 from sim.faults.aims import any_topic, chained_topic, host_of
 from sim.faults.kind import Kind, Undo
 from sim.faults.moments import TRANSACTIONAL
-from sim.faults.plan import FaultOptions, Span
+from sim.faults.options import FaultOptions, Span
 from sim.kafka.faults import FLIPPED, GARBAGE
 from sim.script import Strike
 

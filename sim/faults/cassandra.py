@@ -6,7 +6,7 @@ from sim.deployment import Deployment
 from sim.faults.aims import any_replica, the_world
 from sim.faults.kind import Kind, Undo
 from sim.faults.moments import DURING_RECOVERY, ROWS_BEING_WRITTEN, Moment
-from sim.faults.plan import FaultOptions, Span
+from sim.faults.options import FaultOptions, Span
 from sim.scenario import MILLISECOND_NS
 from sim.script import Strike
 

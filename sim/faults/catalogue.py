@@ -13,7 +13,7 @@ from sim.faults.hosts import HOSTS
 from sim.faults.kafka import KAFKA
 from sim.faults.kind import Begin, Kind
 from sim.faults.network import NETWORK
-from sim.faults.plan import FaultOptions
+from sim.faults.options import FaultOptions
 
 KINDS: Final[tuple[Kind, ...]] = (NETWORK, KAFKA, CASSANDRA, HOSTS, CLIENTS, COMBINED, ASSUMPTIONS)
 

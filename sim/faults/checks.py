@@ -1,16 +1,11 @@
 """Whether what people wrote can be carried out: the names that `--faults` takes, and the strikes of a script."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from sim.faults.moments import MOMENTS
+from sim.faults.options import FaultOptions, Layout
 from sim.scenario import NO_FAULTS, SWARM, ScenarioError
 from sim.script import Strike
-
-if TYPE_CHECKING:
-    from sim.faults.plan import FaultOptions, Layout
 
 
 def check_names(faults: str, known: Iterable[str]) -> Sequence[str]:

@@ -12,7 +12,7 @@ from sim.faults.aims import the_world
 from sim.faults.hostile_input import Attack
 from sim.faults.kind import Kind, Undo
 from sim.faults.moments import DURING_REBALANCE, DURING_RECOVERY, IN_COMMIT, REQUESTS_OUTSTANDING
-from sim.faults.plan import FaultOptions, Span
+from sim.faults.options import FaultOptions, Span
 from sim.scenario import MILLISECOND_NS
 from sim.script import Strike
 

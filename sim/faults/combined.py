@@ -9,7 +9,7 @@ from sim.faults.aims import host_of
 from sim.faults.hosts import cut_power
 from sim.faults.kind import Kind, Undo
 from sim.faults.moments import IN_COMMIT, IN_TRANSACTION, ROWS_BEING_WRITTEN, TRANSACTIONAL
-from sim.faults.plan import FaultOptions, Span
+from sim.faults.options import FaultOptions, Span
 from sim.scenario import MILLISECOND_NS
 from sim.script import Strike
 

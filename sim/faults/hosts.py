@@ -8,7 +8,7 @@ from sim.disk import LOST, TORN, TORN_WITH_ZEROS, Disk
 from sim.faults.aims import any_group, any_host, host_of
 from sim.faults.kind import Kind, Undo
 from sim.faults.moments import AT_WORK, MEMBERS_AT_WORK, REQUESTS_OUTSTANDING, SNAPSHOT_BEING_WRITTEN, TRANSACTIONAL
-from sim.faults.plan import FaultOptions, Span
+from sim.faults.options import FaultOptions, Span
 from sim.scenario import MILLISECOND_NS
 from sim.script import Strike
 

@@ -15,7 +15,7 @@ from sim.faults.moments import (
     MEMBERS_AT_WORK,
     TRANSACTIONAL,
 )
-from sim.faults.plan import FaultOptions, Span
+from sim.faults.options import FaultOptions, Span
 from sim.script import Strike
 
 KAFKA: Final = Kind("Kafka")

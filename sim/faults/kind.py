@@ -8,7 +8,7 @@ into a catalogue.
 from collections.abc import Callable
 
 from sim.deployment import Deployment
-from sim.faults.plan import FaultOptions
+from sim.faults.options import FaultOptions
 from sim.script import Strike
 
 Undo = Callable[[], None]

@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from sim.faults.catalogue import KINDS
 from sim.faults.moments import MOMENTS, Moment
-from sim.faults.plan import AIMED_PPM, CALM_PPM, FaultOptions, Span
+from sim.faults.options import FaultOptions, Span
+from sim.faults.plan import AIMED_PPM, CALM_PPM
 from sim.randomness import PPM
 
 _HEAD: Final = """\

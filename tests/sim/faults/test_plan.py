@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from sim.faults.catalogue import BEGIN, OPTIONS
-from sim.faults.plan import Layout, draw_plan
+from sim.faults.options import Layout
+from sim.faults.plan import draw_plan
 from sim.randomness import Randomness
 from sim.scenario import SECOND_NS, ScenarioError
 from sim.script import Strike
