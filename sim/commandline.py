@@ -4,6 +4,7 @@ Exit status: 0 when all invariants hold, 1 when one is violated, 2 when the comm
 one clear line on stderr and no traceback.
 """
 
+import os
 import signal
 import sys
 from typing import Final, NoReturn
@@ -56,15 +57,19 @@ def main() -> NoReturn:
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         if status == INTERRUPTED:
             status = _refuse("interrupted")
+        sys.stdout.flush()
     except typer.TyperException as error:
         # Usage errors know which option they are about; the plain text does not say so.
         status = _refuse(error.format_message() if hasattr(error, "format_message") else str(error))
     except (typer.Abort, KeyboardInterrupt):
         status = _refuse("interrupted")
     except BrokenPipeError:
-        # The reader of our output has gone; there is nobody to tell.
-        sys.stderr.close()
-        status = UNUSABLE
+        status = _unread()
+    except SystemExit as ended:
+        # What typer makes of a broken pipe is status 1, which says here that an invariant is violated.
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        status = _unread()
     except Exception as error:
         if not _is_expected(error):
             raise
@@ -96,6 +101,12 @@ def _is_expected(error: Exception) -> bool:
         OSError,
     )
     return isinstance(error, expected)
+
+
+def _unread() -> int:
+    """The reader of our output has gone; what is still buffered goes nowhere, instead of failing once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _refuse("nobody reads the output any more")
 
 
 def _refuse(message: str) -> int:

@@ -160,10 +160,11 @@ def shrink(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Find the smallest scenario that still breaks the same invariant."""
+    """Find the smallest scenario that still breaks the same invariant; interrupted, keep the smallest so far."""
     from sim.repro import Repro, read_repro
     from sim.run import run_scenario
     from sim.shrink.report import print_json, print_summary
+    from sim.shrink.shrinker import ShrinkInterrupted
     from sim.shrink.shrinker import shrink as shrink_scenario
     from traces.invariants import ORDER
     from traces.manifest import package_versions
@@ -173,10 +174,16 @@ def shrink(
     path = out if out is not None else (whole := repro.resolve()).with_name(f"{whole.stem}-shrunk.json")
     if path.is_dir() or not path.parent.is_dir():
         raise CommandError(f"{path}: not the place of a file")
-    shrunk = shrink_scenario(read_repro(repro).scenario, invariant, runs, stderr_progress())
+    interrupted: ShrinkInterrupted | None = None
+    try:
+        shrunk = shrink_scenario(read_repro(repro).scenario, invariant, runs, stderr_progress())
+    except ShrinkInterrupted as error:
+        interrupted, shrunk = error, error.shrunk
     result = run_scenario(shrunk.case, None, stderr_progress())
     Repro(shrunk.case, result.digest, package_versions()).write(path)
     (print_json if json else print_summary)(shrunk, result, path)
+    if interrupted is not None:
+        raise interrupted
     # The case that was found breaks the invariant: that is what was asked for, and what the status says.
     raise typer.Exit(VIOLATED)
 

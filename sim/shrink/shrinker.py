@@ -40,6 +40,10 @@ SOUNDED_OPERATIONS_MAX: Final = 100
 """How much a failure depends on luck is asked of cases that are quick to run, and again when they have got half as
 long: a plain case at an even pace needs less."""
 
+FINISHED: Final = "nothing can be made simpler"
+EXHAUSTED: Final = "the runs are used up"
+INTERRUPTED: Final = "interrupted"
+
 
 @dataclass(frozen=True)
 class Shrunk:
@@ -53,9 +57,14 @@ class Shrunk:
     """The case that it began with, written out."""
     runs: int
     """How many cases were run."""
-    is_finished: bool
-    """Whether nothing could be made simpler any more; else the runs had been used up."""
+    ending: str
+    """Why it came to an end: FINISHED, EXHAUSTED or INTERRUPTED."""
     wall_seconds: float
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing could be made simpler any more."""
+        return self.ending == FINISHED
 
     @property
     def operations(self) -> int:
@@ -68,20 +77,49 @@ class Shrunk:
         return len(script_of(self.case).strikes)
 
 
+class ShrinkInterrupted(KeyboardInterrupt):
+    """Shrinking was interrupted after it had made the case smaller."""
+
+    def __init__(self, shrunk: Shrunk) -> None:
+        super().__init__()
+        self.shrunk = shrunk
+        """As small as it had become."""
+
+
 def shrink(scenario: Scenario, invariant: str, runs_max: int, progress: Progress) -> Shrunk:
     """The smallest case found that breaks the invariant ("": the first that the scenario breaks).
 
-    Raises ShrinkError when the scenario does not break it, ScenarioError or FlowError when it cannot be run.
+    Raises ShrinkError when the scenario does not break it, ScenarioError or FlowError when it cannot be run, and
+    ShrinkInterrupted when there is something to show for it.
     """
     before = written_out(scenario)
     return shrink_case(before, chosen(violated_by(before), invariant), runs_max, progress)
 
 
 def shrink_case(before: Scenario, invariant: str, runs_max: int, progress: Progress) -> Shrunk:
-    """The smallest case found that breaks the invariant, from one with a script that is known to break it."""
+    """The smallest case found that breaks the invariant, from one with a script that is known to break it.
+
+    Raises ShrinkInterrupted when there is something to show for it.
+    """
     started = time.perf_counter()
     target = Target(invariant, runs_max)
-    case = before
+
+    def shrunk(case: Scenario, ending: str) -> Shrunk:
+        return Shrunk(invariant, case, before, target.runs, ending, time.perf_counter() - started)
+
+    try:
+        case = _simplest(before, target, progress)
+    except KeyboardInterrupt:
+        if target.latest is None:
+            raise
+        raise ShrinkInterrupted(shrunk(target.latest, INTERRUPTED)) from None
+    finally:
+        progress.clear()
+    return shrunk(case, EXHAUSTED if target.is_exhausted else FINISHED)
+
+
+def _simplest(case: Scenario, target: Target, progress: Progress) -> Scenario:
+    """What the passes come to, over and over, until none finds anything or the runs are used up."""
     is_finished = False
     while not is_finished and not target.is_exhausted:
         round_began_with = case
@@ -97,6 +135,5 @@ def shrink_case(before: Scenario, invariant: str, runs_max: int, progress: Progr
                 f"{target.invariant}: {len(script.operations)} operations, {len(script.strikes)} faults "
                 f"after {target.runs} runs"
             )
-        is_finished = case == round_began_with and not target.is_exhausted
-    progress.clear()
-    return Shrunk(target.invariant, case, before, target.runs, is_finished, time.perf_counter() - started)
+        is_finished = case == round_began_with
+    return case

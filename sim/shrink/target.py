@@ -42,6 +42,8 @@ class Target:
         self.invariant = invariant
         self.runs = 0
         self.runs_max = runs_max
+        self.latest: Scenario | None = None
+        """The case found to fail last. Every pass goes on from what fails, so it is the smallest, or nearly."""
         self._tries = 1
         self._known: dict[Scenario, bool] = {}
 
@@ -57,6 +59,7 @@ class Target:
         for number in range(tries):
             tried = _reseeded(case, number)
             if self._is_broken_by(tried):
+                self.latest = tried
                 return tried
         return None
 

@@ -2,7 +2,10 @@
 
 import gzip
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -241,3 +244,16 @@ def test_replay_of_a_repro_with_an_unknown_option(command: Command, tmp_path: Pa
 
 def test_bench_of_something_unknown(command: Command) -> None:
     refused(command("bench", "--only", "gremlins"), "gremlins")
+
+
+@pytest.mark.parametrize("arguments", [("defects", "list"), ("faults", "--markdown")], ids=["short", "long"])
+def test_output_that_nobody_reads_is_no_violation(arguments: tuple[str, ...]) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "sim", *arguments], stdout=write_end, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(write_end)
+    assert (ended.returncode, ended.stderr) == (2, "exchange-sim: nobody reads the output any more\n")

@@ -72,6 +72,49 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert read_repro(small).scenario.script is not None
 
 
+class InterruptedAfter(Progress):
+    """An impatient person, who watches so many passes."""
+
+    def __init__(self, passes: int) -> None:
+        super().__init__(None)
+        self.passes = passes
+
+    def show(self, text: str) -> None:
+        if text.startswith("completion-once"):
+            self.passes -= 1
+        if self.passes < 0:
+            raise KeyboardInterrupt
+
+
+def test_interrupted_shrinking_keeps_the_smallest_so_far(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, small = tmp_path / "repro.json", tmp_path / "small.json"
+    Repro(BROKEN, "", {}).write(path)
+    monkeypatch.setattr("sim.commands.hunting.stderr_progress", lambda: InterruptedAfter(8))
+    assert status_of("shrink", str(path), "--invariant", "completion-once", "--out", str(small)) == 2
+    told = capsys.readouterr()
+    assert told.err == "exchange-sim: interrupted\n"
+    assert "; interrupted: it may become smaller yet" in told.out
+    assert len(script_of(read_repro(small).scenario).operations) < len(script_of(written_out(BROKEN)).operations)
+    assert status_of("replay", str(small)) == 1
+
+
+def test_shrinking_interrupted_before_anything_was_found_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, small = tmp_path / "repro.json", tmp_path / "small.json"
+    Repro(BROKEN, "", {}).write(path)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sim.shrink.target.check_one", interrupted)
+    assert status_of("shrink", str(path), "--out", str(small)) == 2
+    assert capsys.readouterr().err == "exchange-sim: interrupted\n"
+    assert not small.exists()
+
+
 def test_a_sound_scenario_cannot_be_shrunk() -> None:
     with pytest.raises(ShrinkError, match="every invariant holds"):
         shrink(SMALL, "", 10, Progress(sys.stderr))
