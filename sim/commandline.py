@@ -75,7 +75,7 @@ def main() -> NoReturn:
             raise
         # Of a server that failed, its own last words; the line that counts comes last.
         print("".join(f"  | {line}\n" for line in getattr(error, "log_lines", [])), end="", file=sys.stderr)
-        status = _refuse(str(error))
+        status = _refuse(str(error) or type(error).__name__)
     sys.exit(status or HOLDS)
 
 

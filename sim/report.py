@@ -10,6 +10,7 @@ from sim.defects import GALLERY
 from sim.defects.power import Catch, closing_line
 from sim.defects.power import as_json as power_as_json
 from sim.progress import Progress
+from sim.repro import command_for
 from sim.run import RunResult
 from sim.scenario import SECOND_NS, SYNTHETIC
 from traces.summary import verdict_lines, violation_lines
@@ -44,12 +45,19 @@ def print_json(result: RunResult) -> None:
     print(json.dumps(as_json(result)))
 
 
-def print_summary(result: RunResult) -> None:
-    """What was simulated, what struck, every verdict, the digest, the speed and where the trace is."""
-    scenario, trace = result.scenario, result.trace
+def print_summary(result: RunResult, replayed: Path | None = None) -> None:
+    """What was simulated, what struck, every verdict, the digest, the speed and where the trace is.
+
+    `replayed` is the trace or repro that the scenario came from, when it came from one.
+    """
+    scenario, trace, topology = result.scenario, result.trace, result.simulated.topology
     found = result.counts
     orders = found["orders"]
-    if scenario.flow == SYNTHETIC:
+    if scenario.script is not None:
+        operations = scenario.script.operations
+        users, symbols = len({each.user_id for each in operations}), len(topology.symbols)
+        flow = f"flow written out, {len(operations):,} operations, {users} users, {symbols} symbols"
+    elif scenario.flow == SYNTHETIC:
         flow = f"synthetic flow, {scenario.users} users, {scenario.symbols} symbols"
     else:
         flow = f"recorded flow {scenario.flow}"
@@ -57,7 +65,7 @@ def print_summary(result: RunResult) -> None:
     print(
         f"  {scenario.gateways} gateways, {scenario.instances} instances each of ubscore, matching and settlement, "
         f"{scenario.brokers} brokers, {scenario.replicas} replicas; "
-        f"{scenario.user_partitions} user and {result.simulated.topology.symbol_partitions} symbol partitions"
+        f"{topology.user_partitions} user and {topology.symbol_partitions} symbol partitions"
     )
     print(
         f"  {result.simulated.sim_ns / SECOND_NS:,.1f} s simulated; {found['placements']:,} placements, "
@@ -84,7 +92,7 @@ def print_summary(result: RunResult) -> None:
     if result.path is not None:
         print(f"trace   {result.path}")
     if not result.holds:
-        print(f"again   {result.command}")
+        print(f"again   {command_for(scenario) or f'exchange-sim replay {replayed or result.path}'}")
     print()
     print(_closing_line(result.verdicts))
 

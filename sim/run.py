@@ -32,7 +32,6 @@ from sim.flows.operations import check_operations
 from sim.hosts import RUN_STARTS_NS
 from sim.progress import Progress
 from sim.randomness import Randomness
-from sim.repro import command_for
 from sim.scenario import MILLISECOND_NS, SECOND_NS, SYNTHETIC, Scenario, ScenarioError
 from sim.script import Script, Strike
 from sim.world import World
@@ -109,11 +108,6 @@ class RunResult:
     @property
     def digest(self) -> str:
         return self.simulated.manifest.digest
-
-    @property
-    def command(self) -> str:
-        """The command line that runs the same scenario."""
-        return command_for(self.scenario) or f"exchange-sim replay {self.path if self.path is not None else 'REPRO'}"
 
     @property
     def holds(self) -> bool:

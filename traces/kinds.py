@@ -59,9 +59,10 @@ KINDS: Final[dict[str, Columns]] = {
     "kafka_log": _columns(
         "topic:str partition:int offset:int appended_t:int timestamp_ms:int producer_id:int key:bytes value:bytes"
     ),
-    # A CQL statement when its outcome reached the client (or its client gave up). `statement_id` names the text in the
-    # manifest. user_id, symbol_id, order_id are the bound values of those columns, -1 where the statement has none.
-    # `write_timestamp` and `ttl` are -1 without. `replicas` is how many replicas acknowledged before the answer.
+    # A CQL statement when its outcome reached the client (or its client gave up); one under way when the client's
+    # process ended has no outcome, and is not here. `statement_id` names the text in the manifest. user_id, symbol_id,
+    # order_id are the bound values of those columns, -1 where the statement has none. `write_timestamp` and `ttl` are
+    # -1 without. `replicas` is how many replicas acknowledged before the answer.
     "cql": _columns(
         "statement_id:int table:str operation:str user_id:int symbol_id:int order_id:int write_timestamp:int ttl:int "
         "consistency:str started_t:int outcome:str replicas:int"
@@ -82,6 +83,9 @@ KINDS: Final[dict[str, Columns]] = {
     "phases": _columns("phase:str detail:str"),
 }
 """Recorded while a run goes on. `t` never decreases along `seq`."""
+
+PROCESS_ENDS: Final = ("crash", "terminated", "exit")
+"""The events of `lifecycle` with which a process ends, and whatever it was about."""
 
 _ORDER_ROW = (
     "user_id:int symbol_id:int created_at:int order_id:int updated_at:int revision:int status:int reason:int side:int "

@@ -295,7 +295,7 @@ class Catalog:
                     f"Unrecognized strategy option {{{option}}} passed to {strategy} for keyspace {statement.name}"
                 )
         factor = options.get(self._datacenter, options.get("replication_factor", "1"))  # 1 is default_keyspace_rf
-        if not factor.removeprefix("-").isdigit():
+        if not factor.removeprefix("-").isdecimal():
             raise bad_configuration(f'For input string: "{factor}"')
         if int(factor) < 0:
             raise bad_configuration(f"Replication factor must be non-negative, found {factor}")
@@ -419,7 +419,7 @@ def _make_table(keyspace: Keyspace, statement: st.CreateTable) -> Table:
     if read_repair not in ("BLOCKING", "NONE"):
         raise bad_configuration(f"Invalid value {read_repair} for option 'read_repair'")
     default_ttl = options.pop("default_time_to_live", "0")
-    if not default_ttl.removeprefix("-").isdigit():
+    if not default_ttl.removeprefix("-").isdecimal():
         raise syntax_error(f"Invalid integer value {default_ttl} for 'default_time_to_live'")
     if int(default_ttl) < 0:
         raise bad_configuration(f"default_time_to_live must be greater than or equal to 0 (got {default_ttl})")

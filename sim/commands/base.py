@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 HOLDS = 0
 VIOLATED = 1
 UNUSABLE = 2
+_DURATION_MAX_S = 10**9
+"""More than any clock here runs; what a scenario may take is its own business."""
+_NANOSECOND_S = Decimal("1e-9")
 
 
 class CommandError(Exception):
@@ -35,12 +38,11 @@ def parse_duration(text: str) -> int:
     """The nanoseconds of `--duration`. Raises CommandError for what is no exact number of them."""
     try:
         seconds = Decimal(text)
-        nanoseconds = seconds * 1_000_000_000
-        if not seconds.is_finite() or nanoseconds != nanoseconds.to_integral_value():
-            raise InvalidOperation
     except InvalidOperation:
-        raise CommandError(f"--duration must be a number of seconds, not {text!r}") from None
-    return int(nanoseconds)
+        raise CommandError(f"--duration must be a number of seconds, not {text[:60]!r}") from None
+    if not seconds.is_finite() or abs(seconds) > _DURATION_MAX_S or seconds % _NANOSECOND_S:
+        raise CommandError(f"--duration must be whole nanoseconds, written in seconds, not {text[:60]!r}")
+    return int(seconds / _NANOSECOND_S)
 
 
 def size_options(orders: int | None, users: int | None, symbols: int | None, duration: str | None) -> dict[str, Any]:

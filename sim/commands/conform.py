@@ -115,7 +115,7 @@ def _check_reachable(name: str, address: str) -> None:
     import socket
 
     hosts, _, port = address.split(",")[0].strip().rpartition(":")
-    if not hosts or not port.isdigit():
+    if not hosts or not port.isdecimal():
         raise CommandError(f"not an address of {name.capitalize()}: {address!r}; write HOST:PORT")
     try:
         socket.create_connection((hosts, int(port)), timeout=_CONNECT_S).close()

@@ -25,6 +25,8 @@ gallery = typer.Typer(help="The defect gallery: what the harness must find, and 
 def defects(context: typer.Context, json: Json = False) -> None:
     if context.invoked_subcommand is None:
         list_defects(json)
+    elif json:
+        raise CommandError(f"write --json after {context.invoked_subcommand}")
 
 
 @gallery.command("list")
@@ -179,6 +181,8 @@ def shrink(
         shrunk = shrink_scenario(read_repro(repro).scenario, invariant, runs, stderr_progress())
     except ShrinkInterrupted as error:
         interrupted, shrunk = error, error.shrunk
+    # At once, because it is what took so long; and again with the digest, when that is known.
+    Repro(shrunk.case, "", package_versions()).write(path)
     result = run_scenario(shrunk.case, None, stderr_progress())
     Repro(shrunk.case, result.digest, package_versions()).write(path)
     (print_json if json else print_summary)(shrunk, result, path)

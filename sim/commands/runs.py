@@ -95,8 +95,13 @@ def replay(
     from sim.run import run_scenario
 
     repro = read_repro(trace)
+    if out is not None and out.resolve() == trace.resolve():
+        raise CommandError(f"--out {out}: the trace that is replayed; give the new one a place of its own")
     result = run_scenario(repro.scenario, out, stderr_progress())
-    (print_json if json else print_summary)(result)
+    if json:
+        print_json(result)
+    else:
+        print_summary(result, trace)
     if repro.digest and result.digest != repro.digest:
         raise CommandError(
             f"the digest is {result.digest}, {trace} expects {repro.digest}: " + repro.difference_from_this_code()

@@ -178,7 +178,7 @@ def _use_new_keyspace(session: Any, keyspace: str, factor: int) -> None:
 def parse_address(address: str) -> tuple[list[str], int]:
     """Contact points and port of `host[,host...][:port]`. Raises ValueError with what is wrong."""
     hosts, _, port = address.partition(":")
-    if not hosts or (port and not port.isdigit()):
+    if not hosts or (port and not port.isdecimal()):
         raise ValueError(f"not an address of Cassandra: {address!r}; write host[,host...][:port]")
     return [host.strip() for host in hosts.split(",")], int(port or 9042)
 

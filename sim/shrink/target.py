@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from sim import graveyard
+from sim.campaign.seeds import WHAT_RUNS_RAISE
 from sim.progress import SILENT
 from sim.run import simulate
-from sim.scenario import SEEDS, Scenario, ScenarioError
+from sim.scenario import SEEDS, Scenario
 from sim.shrink.fewer import script_of
 from traces.invariants import check, check_one
 from traces.recorder import Recorder
@@ -79,9 +81,11 @@ class Target:
     def _run(self, case: Scenario) -> bool:
         try:
             return check_one(_trace(case), self.invariant).verdict == VIOLATED
-        except ScenarioError:
-            # Taking things away can leave a strike without its host; such a case is none.
+        except WHAT_RUNS_RAISE:
+            # Taking things away can leave a strike without its host, and a case that fails in another way is another.
             return False
+        finally:
+            graveyard.close()
 
 
 def chosen(violated: Sequence[str], wanted: str) -> str:
@@ -100,4 +104,6 @@ def _reseeded(case: Scenario, number: int) -> Scenario:
 def _trace(scenario: Scenario) -> Trace:
     recorder = Recorder()
     simulated = simulate(scenario, SILENT, recorder)
-    return Trace.of(recorder, simulated.manifest)
+    trace = Trace.of(recorder, simulated.manifest)
+    recorder.release()
+    return trace

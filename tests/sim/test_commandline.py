@@ -7,14 +7,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 
 from sim.commandline import main
 from sim.repro import Repro, read_repro
-from sim.scenario import Scenario
+from sim.run import written_out
+from sim.scenario import SECOND_NS, Scenario
 from traces.store import read_trace
 
 SMALL = ("--seed", "3", "--orders", "25", "--users", "4", "--duration", "2")
@@ -54,7 +57,6 @@ def stored_trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One small run, stored once for all tests that only read it."""
     from sim.progress import Progress
     from sim.run import run_scenario
-    from sim.scenario import SECOND_NS
 
     folder = tmp_path_factory.mktemp("stored") / "trace"
     with Path("/dev/null").open("w") as nowhere:
@@ -118,6 +120,26 @@ def test_replay_of_a_trace_gives_the_same_digest(command: Command, trace: Path) 
     assert json.loads(outcome.out)["digest"] == json.loads((trace / "manifest.json").read_text())["digest"]
 
 
+def test_replay_keeps_its_hands_off_the_trace_that_it_replays(command: Command, trace: Path) -> None:
+    before = read_trace(trace).manifest.digest
+    (trace.parent / "again").symlink_to(trace)
+    for out in (trace, trace.parent / "again"):
+        refused(command("replay", str(trace), "--out", str(out)), "a place of its own")
+    assert read_trace(trace).manifest.digest == before
+
+
+def test_replay_of_a_written_out_scenario_tells_of_what_is_written(command: Command, tmp_path: Path) -> None:
+    case = written_out(Scenario(seed=3, orders=25, users=4, faults="none", duration_ns=2 * SECOND_NS))
+    assert case.script is not None
+    alone = tuple(each for each in case.script.operations if each.user_id == 1)
+    script = msgspec.structs.replace(case.script, operations=alone)
+    Repro(replace(case, script=script, defect="cancel-completion-missing"), "", {}).write(tmp_path / "repro.json")
+    told = command("replay", "repro.json")
+    assert f" orders of a flow written out, {len(alone)} operations, 1 users, " in told.out
+    assert told.status == 1
+    assert "again   exchange-sim replay repro.json\n" in told.out
+
+
 def test_replay_says_when_the_digest_differs(command: Command, trace: Path) -> None:
     manifest = json.loads((trace / "manifest.json").read_text())
     manifest["digest"] = "0" * 32
@@ -147,7 +169,11 @@ def test_unknown_command(command: Command) -> None:
         (("--duration", "0"), ("duration",)),
         (("--duration", "soon"), ("--duration", "soon")),
         (("--duration", "nan"), ("--duration", "nan")),
-        (("--duration", "1e300"), ("duration",)),
+        (("--duration", "1e300"), ("--duration", "1e300")),
+        (("--duration", "1e999999"), ("--duration", "1e999999")),
+        (("--duration", "-1e99999999999999999999"), ("--duration",)),
+        (("--duration", "1e-10"), ("--duration", "whole nanoseconds")),
+        (("--duration", "1000000000"), ("duration_ns must be",)),
         (("--faults", "gremlins"), ("gremlins", "unknown fault")),
         (("--faults", "crash,crash"), ("twice",)),
         (("--defect", "gremlins"), ("gremlins", "unknown defect")),
@@ -240,6 +266,19 @@ def test_replay_of_a_repro_with_an_unknown_option(command: Command, tmp_path: Pa
     stored["scenario"]["gremlins"] = 2
     (tmp_path / "repro.json").write_text(json.dumps(stored))
     refused(command("replay", "repro.json"), "repro.json", "gremlins")
+
+
+def test_json_of_the_gallery_stands_after_its_command(command: Command) -> None:
+    refused(command("defects", "--json", "list"), "write --json after list")
+    assert json.loads(command("defects", "--json").out) == json.loads(command("defects", "list", "--json").out)
+
+
+def test_an_error_without_words_is_named(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*_: object, **__: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr("sim.run.run_scenario", late)
+    refused(command("run"), "TimeoutError")
 
 
 def test_bench_of_something_unknown(command: Command) -> None:

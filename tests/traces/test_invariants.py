@@ -1064,6 +1064,35 @@ def test_read_ended_after_the_completion_was_begun_may_miss_the_order() -> None:
     assert check_one(world.trace(), "reads-complete").verdict == "holds"
 
 
+@pytest.mark.parametrize(
+    ("service", "event", "after_ns", "verdict"),
+    [
+        ("settlement", "exit", 10, "holds"),
+        ("settlement", "crash", 10, "holds"),
+        ("settlement", "pause", 10, "violated"),
+        ("gateway", "crash", 10, "violated"),
+        ("settlement", "exit", -1, "violated"),
+    ],
+)
+def test_completion_may_have_been_written_by_a_process_that_ended(
+    service: str, event: str, after_ns: int, verdict: str
+) -> None:
+    world = MiniWorld()
+    order = world.place(1, SELL, 100, 1)
+    read = world.read(1)
+    world.cancel(1, order)
+    completed_t = int(world.trace().completions["t"].iloc[0])
+    asked = find(world, "reads", read_id=read)[0]
+    for row in find(world, "cql", order_id=order, write_timestamp=2):
+        row["started_t"] = row["t"] = completed_t + 10**9
+    asked["asked_t"], asked["t"] = completed_t + 20, completed_t + 30
+    drop(world, "read_rows", read_id=read)
+    asked["rows"] = 0
+    world.emit("lifecycle", event=event, incarnation=1, service=service, detail="")
+    world.events["lifecycle"][-1]["t"] = completed_t + after_ns
+    assert check_one(world.trace(), "reads-complete").verdict == verdict
+
+
 def test_reused_request_id_is_refused_without_taking_the_first_order_back() -> None:
     world = MiniWorld()
     world.place(1, SELL, 100, 1, request_id="mine")

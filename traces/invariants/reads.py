@@ -4,8 +4,23 @@ import numpy as np
 import pandas as pd
 
 from schema.codes import LIVE_STATUSES, OrderStatus
+from schema.services import SETTLEMENT
 from traces.invariants.lifecycle import first_placements
-from traces.matching_rows import Ints, array, codes, compare, count, find, ints, is_first, renamed, repeated, rows
+from traces.kinds import PROCESS_ENDS
+from traces.matching_rows import (
+    Ints,
+    array,
+    codes,
+    compare,
+    count,
+    find,
+    ints,
+    is_any,
+    is_first,
+    renamed,
+    repeated,
+    rows,
+)
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
 
@@ -161,16 +176,22 @@ def _live_times(trace: Trace) -> pd.DataFrame:
     live = rows(inserts, acknowledged & ~is_final)
     final = rows(inserts, is_final)
     final_since = _first_per_order(placed, ints(final, "order_id"), ints(final, "started_t"))
-    if (array(trace.events("lifecycle"), "event") == "crash").any():
-        # A statement under way in a host that loses power has no outcome and is not recorded, so the completion may
-        # have been written as soon as it was in the log.
-        final_since = np.minimum(
-            final_since, _first_per_order(placed, ints(completions, "order_id"), ints(completions, "t"))
-        )
+    # A statement under way when settlement's process ended is not recorded: until the last of these ends, a completion
+    # may have been written as soon as it was in the log.
+    in_log = _first_per_order(placed, ints(completions, "order_id"), ints(completions, "t"))
+    final_since = np.where(in_log < _settlement_ended(trace), np.minimum(final_since, in_log), final_since)
     return orders.assign(
         there_since=_first_per_order(placed, ints(live, "order_id"), ints(live, "t")),
         final_since=final_since,
     )
+
+
+def _settlement_ended(trace: Trace) -> int:
+    """When a process of settlement ended last before all had settled; 0 when none did."""
+    lives = trace.events("lifecycle")
+    ended = rows(lives, is_any(lives, "event", *PROCESS_ENDS) & (array(lives, "service") == SETTLEMENT))
+    ended_t = ints(ended, "t")
+    return int(ended_t[ended_t < _settled_at(trace)].max(initial=0))
 
 
 def _check_complete(trace: Trace, found: Findings, lists: pd.DataFrame, listed: pd.DataFrame) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from schema.services import GATEWAY, MATCHING, SETTLEMENT, UBSCORE
 from schema.tables import ACTIVE_ORDERS, FINISHED_ROW_TTL_S
+from traces.kinds import PROCESS_ENDS
 from traces.matching_rows import Ints, Mask, array, codes, find, ints, is_any, rows
 from traces.reachability.goals import goal
 from traces.reachability.takeovers import Takeover, owned_names, takeovers
@@ -120,7 +121,7 @@ def service_wholly_down(trace: Trace) -> int:
     for host, event, _, service in _happened(services):
         if event == "start":
             up[service].add(host)
-        elif event in _ENDS and host in up[service]:
+        elif event in PROCESS_ENDS and host in up[service]:
             up[service].discard(host)
             found += not up[service] and len(instances[service]) > 1
     return found
@@ -179,9 +180,6 @@ def spare_instance_took_a_partition(trace: Trace) -> int:
     if not isinstance(instances, int):
         return 0
     return sum(int(each.host.rpartition("-")[2]) > instances for each in takeovers(trace))
-
-
-_ENDS = ("crash", "terminated", "exit")
 
 
 def _happened(events: pd.DataFrame) -> Iterator[tuple[str, str, int, str]]:

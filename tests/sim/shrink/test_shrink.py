@@ -100,6 +100,22 @@ def test_interrupted_shrinking_keeps_the_smallest_so_far(
     assert status_of("replay", str(small)) == 1
 
 
+def test_what_was_found_is_on_disk_before_it_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, small = tmp_path / "repro.json", tmp_path / "small.json"
+    Repro(BROKEN, "", {}).write(path)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sim.run.run_scenario", interrupted)
+    monkeypatch.setattr("sim.commands.hunting.stderr_progress", lambda: InterruptedAfter(8))
+    assert status_of("shrink", str(path), "--invariant", "completion-once", "--out", str(small)) == 2
+    assert capsys.readouterr().err == "exchange-sim: interrupted\n"
+    assert len(script_of(read_repro(small).scenario).operations) < len(script_of(written_out(BROKEN)).operations)
+
+
 def test_shrinking_interrupted_before_anything_was_found_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from sim.run import written_out
-from sim.scenario import SEEDS, Scenario
+from sim.scenario import SEEDS, Scenario, ScenarioError
 from sim.shrink.fewer import script_of, with_script
 from sim.shrink.target import OPERATIONS_RUN_MAX, SOUNDED, TRIES, Target
 
@@ -85,3 +85,20 @@ def test_after_the_last_seed_comes_the_first(case: Scenario) -> None:
     last = replace(case, seed=SEEDS - 1)
     target.sound(last)
     assert target.failing(last) == replace(case, seed=1)
+
+
+def test_case_that_cannot_be_run_breaks_nothing(case: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = Target("converges", 10)
+    for error in (ScenarioError("no such host"), RuntimeError("a bug of its own"), SystemExit(0)):
+        monkeypatch.setattr("sim.shrink.target.simulate", raising(error))
+        assert target.failing(replace(case, seed=case.seed + target.runs)) is None
+    monkeypatch.setattr("sim.shrink.target.simulate", raising(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        target.failing(less(case))
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def run(*_: object) -> None:
+        raise error
+
+    return run
