@@ -51,6 +51,9 @@ INTERRUPTED: Final = 130
 
 def main() -> NoReturn:
     """Entry point; turns every expected error into one line and exit status 2."""
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed by whoever started us
+            setattr(sys, stream, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     # As an interrupt does: what is under way is ended, and what had ended is kept.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

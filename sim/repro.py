@@ -29,11 +29,14 @@ class Repro:
     packages: dict[str, str]
 
     def write(self, path: Path) -> None:
-        """Store as JSON."""
+        """Store as JSON. Raises ScenarioError when the file cannot be written."""
         stored = _Stored(
             repro_format=FORMAT, scenario=self.scenario.as_dict(), digest=self.digest, packages=self.packages
         )
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(stored), indent=2) + b"\n")
+        try:
+            path.write_bytes(msgspec.json.format(msgspec.json.encode(stored), indent=2) + b"\n")
+        except OSError as error:
+            raise ScenarioError(f"{path}: cannot be written: {error.strerror or error}") from None
 
     def difference_from_this_code(self) -> str:
         """Why a digest may differ, in words: what has another version now, if anything has."""

@@ -29,6 +29,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 Orders = Annotated[int | None, typer.Option(help="New orders that the synthetic flow places, a seed.")]
 Users = Annotated[int | None, typer.Option(help="Clients that trade.")]
 Symbols = Annotated[int | None, typer.Option(help="Tradable pairs of the synthetic market.")]
+Jobs = Annotated[int | None, typer.Option(min=1, max=1_000, help="Processes (default one a core).")]
 Duration = Annotated[
     str | None, typer.Option(metavar="S", help="Simulated seconds of work under faults.", show_default=False)
 ]
@@ -43,6 +44,21 @@ def parse_duration(text: str) -> int:
     if not seconds.is_finite() or abs(seconds) > _DURATION_MAX_S or seconds % _NANOSECOND_S:
         raise CommandError(f"--duration must be whole nanoseconds, written in seconds, not {text[:60]!r}")
     return int(seconds / _NANOSECOND_S)
+
+
+def width_of(jobs: int | None, pieces: int) -> int:
+    """How many processes share so many pieces of work."""
+    import os
+
+    return min(jobs or os.cpu_count() or 1, pieces)
+
+
+def given(option: str, text: str | None) -> str:
+    """What an option says, "" when it was not given. Raises CommandError for an empty text: a variable that was not set
+    must not turn a check into another one."""
+    if text is not None and not text.strip():
+        raise CommandError(f"{option} must not be empty")
+    return text or ""
 
 
 def size_options(orders: int | None, users: int | None, symbols: int | None, duration: str | None) -> dict[str, Any]:

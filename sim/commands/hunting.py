@@ -10,12 +10,15 @@ from sim.commands.base import (
     VIOLATED,
     CommandError,
     Duration,
+    Jobs,
     Json,
     Orders,
     Symbols,
     Users,
+    given,
     size_options,
     stderr_progress,
+    width_of,
 )
 
 gallery = typer.Typer(help="The defect gallery: what the harness must find, and how soon it does.")
@@ -44,12 +47,10 @@ def measure_power(
     first_seed: Annotated[int, typer.Option(min=0, help="The seed to begin with.")] = 0,
     orders: Orders = None,
     duration: Duration = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes (default one a core).")] = None,
+    jobs: Jobs = None,
     json: Json = False,
 ) -> None:
     """Run seeds with each defect until an invariant catches it; exit status 1 when one is not caught."""
-    import os
-
     from sim.defects.power import hunt_all
     from sim.report import print_power
     from sim.scenario import Scenario
@@ -57,7 +58,7 @@ def measure_power(
     names = _chosen(only)
     base = Scenario(seed=first_seed, **size_options(orders, None, None, duration))
     catches = print_power(
-        hunt_all(names, base, seeds, jobs or os.cpu_count() or 1), stderr_progress(), json_wanted=json
+        hunt_all(names, base, seeds, width_of(jobs, len(names) * seeds)), stderr_progress(), json_wanted=json
     )
     raise typer.Exit(HOLDS if all(catch.caught for catch in catches.values()) else VIOLATED)
 
@@ -68,13 +69,12 @@ def shrink_gallery(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds to look for one that catches the defect.")] = 200,
     runs: Annotated[int, typer.Option(min=1, help="Cases to run at most, a defect.")] = 600,
     orders: Orders = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes (default one a core).")] = None,
+    jobs: Jobs = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the repro of each smallest case here.")] = None,
     json: Json = False,
 ) -> None:
     """The smallest case of each defect, from the first seed that catches it; exit status 1 when none does."""
     import json as json_text
-    import os
 
     from sim.scenario import Scenario
     from sim.shrink.gallery import as_json, closing_line, line_of, smallest_of_all
@@ -83,7 +83,7 @@ def shrink_gallery(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     found = {}
-    width = jobs or os.cpu_count() or 1
+    width = width_of(jobs, len(names))
     progress = stderr_progress()
     progress.show(f"{len(names)} defects to hunt and to shrink")
     for name, each in smallest_of_all(
@@ -101,9 +101,11 @@ def shrink_gallery(
 
 def campaign(
     seeds: Annotated[str, typer.Option(metavar="A:B", help="From A up to, not including, B.")],
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes (default one a core).")] = None,
-    scheduler: Annotated[str, typer.Option(metavar="ADDRESS", help="Run on this dask.distributed cluster.")] = "",
-    defect: Annotated[str, typer.Option(help="A deliberate defect of the gallery, in every seed.")] = "",
+    jobs: Jobs = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Run on this dask.distributed cluster.")
+    ] = None,
+    defect: Annotated[str | None, typer.Option(help="A deliberate defect of the gallery, in every seed.")] = None,
     faults: Annotated[
         str | None,
         typer.Option(help="none, swarm, or names joined by commas (default swarm, or what the defect needs)."),
@@ -114,16 +116,15 @@ def campaign(
     duration: Duration = None,
     again: Annotated[int, typer.Option(min=0, help="Run so many seeds twice: their digests must be equal.")] = 0,
     judge: Annotated[
-        str, typer.Option(metavar="NAME,...", help="Only these invariants count, and must be exercised (default all).")
-    ] = "",
+        str | None,
+        typer.Option(metavar="NAME,...", help="Only these invariants count, and must be exercised (default all)."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where results go, and are gone on from (default runs/campaign).")
     ] = None,
     json: Json = False,
 ) -> None:
     """Run and judge many seeds; the same command goes on where a killed one stopped."""
-    import os
-
     from sim import defects
     from sim.campaign.campaign import Plan, run_campaign, verdict
     from sim.campaign.report import print_json, print_summary
@@ -134,20 +135,21 @@ def campaign(
     from sim.scenario import SWARM, Scenario
     from traces.invariants import ORDER
 
-    sought = defects.named(defect)
+    sought = defects.named(given("--defect", defect))
     if faults is None:
         faults = sought.faults if sought is not None else SWARM
     first, end = _seeds(seeds)
-    scenario = Scenario(faults=faults, defect=defect, **size_options(orders, users, symbols, duration))
+    scenario = Scenario(faults=faults, defect=defect or "", **size_options(orders, users, symbols, duration))
     check_names(faults, OPTIONS)
-    judged = tuple(name.strip() for name in judge.split(",")) if judge else ()
+    judged = tuple(name.strip() for name in names.split(",")) if (names := given("--judge", judge)) else ()
     for name in judged:
         if name not in ORDER:
             raise CommandError(f"unknown invariant {name!r}; there are: {', '.join(ORDER)}")
     plan = Plan(scenario, first, end, judged=judged, run_again=again)
-    width = jobs or os.cpu_count() or 1
+    width = width_of(jobs, end - first)
     folder = out if out is not None else Path("runs") / "campaign"
-    workers: Workers = DaskWorkers(scheduler) if scheduler else LocalWorkers(width)
+    address = given("--scheduler", scheduler)
+    workers: Workers = DaskWorkers(address) if address else LocalWorkers(width)
     tally = run_campaign(plan, workers, ResultStore(folder, scenario), width, stderr_progress())
     (print_json if json else print_summary)(plan, tally, folder)
     raise typer.Exit(VIOLATED if list(verdict(plan, tally)) else HOLDS)
@@ -155,7 +157,7 @@ def campaign(
 
 def shrink(
     repro: Annotated[Path, typer.Argument(metavar="REPRO|TRACE", help="A repro file, or a trace folder.")],
-    invariant: Annotated[str, typer.Option(help="What must still break (default: the first that does).")] = "",
+    invariant: Annotated[str | None, typer.Option(help="What must still break (default: the first that does).")] = None,
     runs: Annotated[int, typer.Option(min=1, help="Cases to run at most.")] = 1_000,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where the small repro goes (default beside, -shrunk.json).")
@@ -171,14 +173,15 @@ def shrink(
     from traces.invariants import ORDER
     from traces.manifest import package_versions
 
-    if invariant and invariant not in ORDER:
+    wanted = given("--invariant", invariant)
+    if wanted and wanted not in ORDER:
         raise CommandError(f"unknown invariant {invariant!r}; there are: {', '.join(ORDER)}")
     path = out if out is not None else (whole := repro.resolve()).with_name(f"{whole.stem}-shrunk.json")
     if path.is_dir() or not path.parent.is_dir():
         raise CommandError(f"{path}: not the place of a file")
     interrupted: ShrinkInterrupted | None = None
     try:
-        shrunk = shrink_scenario(read_repro(repro).scenario, invariant, runs, stderr_progress())
+        shrunk = shrink_scenario(read_repro(repro).scenario, wanted, runs, stderr_progress())
     except ShrinkInterrupted as error:
         interrupted, shrunk = error, error.shrunk
     # At once, because it is what took so long; and again with the digest, when that is known.

@@ -14,6 +14,7 @@ from sim.commands.base import (
     Orders,
     Symbols,
     Users,
+    given,
     size_options,
     stderr_progress,
 )
@@ -32,7 +33,7 @@ def run(
         str | None,
         typer.Option(help="none, swarm, or names joined by commas (default swarm, or what the defect needs)."),
     ] = None,
-    defect: Annotated[str, typer.Option(help="A deliberate defect of the gallery, for this run only.")] = "",
+    defect: Annotated[str | None, typer.Option(help="A deliberate defect of the gallery, for this run only.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the trace goes (default runs/seed-N).")] = None,
     json: Json = False,
 ) -> None:
@@ -42,11 +43,11 @@ def run(
     from sim.run import run_scenario
     from sim.scenario import SWARM, Scenario
 
-    sought = defects.named(defect)
+    sought = defects.named(given("--defect", defect))
     if faults is None:
         faults = sought.faults if sought is not None else SWARM
     size = size_options(orders, users, symbols, duration)
-    scenario = Scenario(seed=seed, flow=flow, faults=faults, defect=defect, **size)
+    scenario = Scenario(seed=seed, flow=flow, faults=faults, defect=defect or "", **size)
     result = run_scenario(scenario, out if out is not None else Path("runs") / f"seed-{seed}", stderr_progress())
     (print_json if json else print_summary)(result)
     raise typer.Exit(HOLDS if result.holds else VIOLATED)

@@ -82,7 +82,8 @@ def load_flow(
         detail = getattr(error, "strerror", None) or str(error)
         raise FlowError(f"{source}: cannot be read: {detail}") from None
     if not operations:
-        raise FlowError(f"{source}: no order in it can be applied ({report.messages:,} messages read as {report.kind})")
+        read = f"{report.messages:,} messages read as {report.kind}"
+        raise FlowError("; ".join((f"{source}: no order in it can be applied ({read})", *report.reasons())))
     paced = deposits + _paced(operations, bool(deposits), duration_ns)
     report.operations = len(paced)
     return RecordedFlow(topology, paced, report)

@@ -80,6 +80,10 @@ class FlowReport:
             f"{self.kind}: {self.messages:,} messages read, {sum(self.applied.values()):,} applied, "
             f"{self.messages_not_applied:,} could not be applied, {sum(self.informational.values()):,} ask for nothing"
         )
+        yield from (f"  {each}" for each in self.reasons())
+
+    def reasons(self) -> Iterator[str]:
+        """How many of which messages could not be applied, and why."""
         for message, reasons in sorted(self.not_applied.items()):
             for reason, count in sorted(reasons.items()):
-                yield f"  {count:,} of {message}: {reason}"
+                yield f"{count:,} of {message}: {reason}"

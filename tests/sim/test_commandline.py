@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from sim.commandline import main
+from sim.commands.base import width_of
 from sim.repro import Repro, read_repro
 from sim.run import written_out
-from sim.scenario import SECOND_NS, Scenario
+from sim.scenario import SECOND_NS, Scenario, ScenarioError
 from traces.store import read_trace
 
 SMALL = ("--seed", "3", "--orders", "25", "--users", "4", "--duration", "2")
@@ -178,6 +179,7 @@ def test_unknown_command(command: Command) -> None:
         (("--faults", "crash,crash"), ("twice",)),
         (("--defect", "gremlins"), ("gremlins", "unknown defect")),
         (("--flow", "no-such-file"), ("no-such-file",)),
+        (("--defect", ""), ("--defect must not be empty",)),
     ],
 )
 def test_run_refuses(command: Command, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
@@ -268,6 +270,28 @@ def test_replay_of_a_repro_with_an_unknown_option(command: Command, tmp_path: Pa
     refused(command("replay", "repro.json"), "repro.json", "gremlins")
 
 
+@pytest.mark.parametrize("option", ["--defect", "--judge", "--scheduler", "--faults"])
+def test_a_campaign_refuses_what_an_unset_variable_leaves(command: Command, option: str) -> None:
+    refused(command("campaign", "--seeds", "0:2", option, ""), "" if option == "--faults" else option)
+
+
+@pytest.mark.parametrize("words", [("campaign", "--seeds", "0:2"), ("defects", "power"), ("defects", "shrink")])
+def test_an_absurd_number_of_processes(command: Command, words: tuple[str, ...]) -> None:
+    refused(command(*words, "--jobs", "1001"), "--jobs", "1000")
+
+
+def test_no_more_processes_than_pieces_of_work() -> None:
+    assert width_of(30, 2) == 2
+    assert width_of(2, 30) == 2
+    assert width_of(None, 1) == 1
+
+
+def test_a_repro_that_cannot_be_written() -> None:
+    case = Scenario(seed=3, orders=5, users=2, faults="none", duration_ns=SECOND_NS)
+    with pytest.raises(ScenarioError, match=r"/dev/full: cannot be written: No space left on device"):
+        Repro(case, "", {}).write(Path("/dev/full"))
+
+
 def test_json_of_the_gallery_stands_after_its_command(command: Command) -> None:
     refused(command("defects", "--json", "list"), "write --json after list")
     assert json.loads(command("defects", "--json").out) == json.loads(command("defects", "list", "--json").out)
@@ -296,3 +320,11 @@ def test_output_that_nobody_reads_is_no_violation(arguments: tuple[str, ...]) ->
     finally:
         os.close(write_end)
     assert (ended.returncode, ended.stderr) == (2, "exchange-sim: nobody reads the output any more\n")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_is_no_error(closed: str) -> None:
+    ended = subprocess.run(
+        ["sh", "-c", f'exec "$0" -m sim defects list {closed}', sys.executable], capture_output=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
