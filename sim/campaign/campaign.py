@@ -84,7 +84,8 @@ def run_campaign(plan: Plan, workers: Workers, store: ResultStore, jobs: int, pr
             path = store.trace_path(result.seed)
             if not path.exists():
                 progress.show(f"keeping the trace of seed {result.seed} ({failure.what_broke})")
-                for again in LocalWorkers(1).results(partial(keep_trace, path), [scenario]):
+                for again in LocalWorkers(1).results(partial(keep_trace, path, source_digest()), [scenario]):
+                    _check_code(again)
                     tally.add_again(again, result.digest)
             if path.exists():
                 failure.trace = path
@@ -100,7 +101,7 @@ def run_campaign(plan: Plan, workers: Workers, store: ResultStore, jobs: int, pr
         started = time.perf_counter()
         missing = (plan.of(seed) for seed in plan.seeds if seed not in stored)
         try:
-            for result in workers.results(run_seed, missing):
+            for result in workers.results(partial(run_seed, work_folder=store.work_folder), missing):
                 _check_code(result)
                 if not result.is_lost:
                     store.add(result)
@@ -123,7 +124,7 @@ def run_campaign(plan: Plan, workers: Workers, store: ResultStore, jobs: int, pr
 
 def _check_code(result: SeedResult) -> None:
     """Raises CampaignError for a result of other code than ours: edited meanwhile, or of a worker that came late."""
-    if result.code and result.code != source_digest():
+    if not result.is_lost and result.code != source_digest():
         raise CampaignError(f"seed {result.seed} was run by other code than this process has; it is not kept")
 
 

@@ -5,15 +5,18 @@
     results/part-NNNNN.parquet  one row for each seed, in the order in which they ended
     failures/seed-N.json      the repro of a seed that failed
     failures/seed-N/          its trace, for the first few of each group
+    campaign.work/            traces of long runs, while they last
 
 A seed that was lost, for want of a worker, of memory or of time, has a repro but no row, so that it runs again.
 
-A row has the columns of `SeedResult`, with a column for each invariant, goal and fault: `invariant:NAME`, `goal:NAME`,
-`fault:NAME`. `pandas.read_parquet(DIR/results)` reads them all.
+A row has the columns of `SeedResult`, with columns for each invariant, goal and fault: `invariant:NAME` (its verdict),
+`violation:NAME` (the first, where it is violated), `goal:NAME`, `fault:NAME`. `pandas.read_parquet(DIR/results)` reads
+them all.
 """
 
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,14 +44,14 @@ _SCHEMA: Final = pa.schema(
         ("digest", pa.string()),
         ("wall_seconds", pa.float64()),
         ("orders", pa.int64()),
-        ("first_violation", pa.string()),
         ("error", pa.string()),
         *((f"invariant:{name}", pa.string()) for name in ORDER),
+        *((f"violation:{name}", pa.string()) for name in ORDER),
         *((f"goal:{name}", pa.int64()) for name in GOALS),
         *((f"fault:{name}", pa.int64()) for name in OPTIONS),
     ]
 )
-_PLAIN: Final = ("seed", "digest", "wall_seconds", "orders", "first_violation", "error")
+_PLAIN: Final = ("seed", "digest", "wall_seconds", "orders", "error")
 
 
 class CampaignError(Exception):
@@ -66,6 +69,8 @@ class ResultStore:
         self._folder = folder
         self._parts = folder / "results"
         self._failures = folder / "failures"
+        self.work_folder = folder.absolute() / "campaign.work"
+        """Where runs may have files of their own while somebody is in the folder."""
         self._waiting: list[dict[str, Any]] = []
         self._written_at = time.monotonic()
         identity = {"scenario": {**scenario.as_dict(), "seed": 0}, "packages": package_versions()}
@@ -84,7 +89,7 @@ class ResultStore:
                 aside = manifest.with_suffix(".partial")
                 aside.write_bytes(msgspec.json.format(msgspec.json.encode(identity), indent=2) + b"\n")
                 aside.replace(manifest)
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CampaignError(f"{manifest}: {error}") from None
         self._lock: int | None = None
         self._next_part = 1
@@ -95,21 +100,29 @@ class ResultStore:
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._drop_leavings()
+                self.work_folder.mkdir(exist_ok=True)
             except BaseException:
                 os.close(lock)
                 raise
         except BlockingIOError:
             raise CampaignError(f"{self._folder}: another campaign is running in it; use another --out") from None
         except OSError as error:
-            raise CampaignError(f"{path}: {error.strerror or error}") from None
+            raise CampaignError(f"{error.filename or path}: {error.strerror or error}") from None
         self._lock = lock
         self._next_part = 1 + max((int(path.stem.split("-")[1]) for path in self._part_paths()), default=0)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._lock is not None:
+            self._drop_leavings()
             os.close(self._lock)
             self._lock = None
+
+    def _drop_leavings(self) -> None:
+        """Remove what killed workers left. One that nobody stopped may still write: what stays, goes the next time."""
+        for left in (self.work_folder, *self._failures.glob(".seed-*.partial")):
+            shutil.rmtree(left, ignore_errors=True)
 
     def stored(self) -> Iterator[SeedResult]:
         """What an earlier run of this campaign left, part by part."""
@@ -177,6 +190,7 @@ def _row(result: SeedResult) -> dict[str, Any]:
     return {
         **{name: getattr(result, name) for name in _PLAIN},
         **{f"invariant:{name}": verdict for name, verdict in result.verdicts.items()},
+        **{f"violation:{name}": first for name, first in result.first_violations.items()},
         **{f"goal:{name}": count for name, count in result.goals.items()},
         **{f"fault:{name}": count for name, count in result.faults.items()},
     }
@@ -190,6 +204,7 @@ def _result(row: dict[str, Any]) -> SeedResult:
     return SeedResult(
         **{name: row[name] for name in _PLAIN},
         verdicts=named("invariant:"),
+        first_violations=named("violation:"),
         goals=named("goal:"),
         faults=named("fault:"),
     )

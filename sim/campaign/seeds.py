@@ -1,6 +1,7 @@
 """One seed of a campaign, run and judged in a worker process; what comes back is small and plain."""
 
 import asyncio
+import os
 import tempfile
 import time
 import traceback
@@ -25,12 +26,12 @@ class SeedResult:
     digest: str = ""
     """Empty when the seed could not even be run."""
     wall_seconds: float = 0.0
-    """What its worker took for running, storing and checking."""
+    """What its worker took for running, storing and checking; 0 when it could not."""
     orders: int = 0
     verdicts: dict[str, str] = field(default_factory=dict)
     """Invariant -> holds, violated or not exercised."""
-    first_violation: str = ""
-    """What the first violated invariant said first; empty when all hold."""
+    first_violations: dict[str, str] = field(default_factory=dict)
+    """Violated invariant -> its first violation, in words."""
     goals: dict[str, int] = field(default_factory=dict)
     """Reachability goal -> how often the run was in that situation."""
     faults: dict[str, int] = field(default_factory=dict)
@@ -38,7 +39,7 @@ class SeedResult:
     error: str = ""
     """Why the seed could not be run, as a traceback; empty when it could."""
     code: str = ""
-    """The digest of the source that ran it (`traces.manifest.source_digest`)."""
+    """The digest of the source that ran it (`traces.manifest.source_digest`); a lost seed may have none."""
     is_lost: bool = False
     """Whether that is for want of a worker, of memory or of time, which says nothing about the code."""
 
@@ -58,52 +59,90 @@ class SeedResult:
         return "did not run: " + self.error.strip().splitlines()[-1] if self.error else ""
 
 
-def run_seed(scenario: Scenario) -> SeedResult:
-    """Run one scenario in this process, judge it, and forget its trace. Never raises for what the run did."""
-    # In here, because a worker imports this module before it knows what it will be asked.
-    from sim.progress import SILENT
-    from sim.run import run_scenario
-    from traces.manifest import source_digest
-    from traces.reachability import reached
-    from traces.summary import violation_lines
+# A worker imports this module before it knows what it will be asked, so the work imports what it needs itself: inside
+# `try`, because half an edit may not even be imported. Where the source cannot be read either the work raises, and the
+# seed is lost.
 
-    started = time.perf_counter()
+
+def run_seed(scenario: Scenario, work_folder: Path | None = None) -> SeedResult:
+    """Run one scenario in this process, judge it, and forget its trace. Never raises for what the run did.
+
+    The trace of a long run is in the work folder meanwhile; in a temporary folder of this machine where there is none.
+    """
     try:
-        with tempfile.TemporaryDirectory() if _is_long(scenario) else nullcontext() as folder:
+        from sim.progress import SILENT
+        from sim.run import run_scenario
+        from traces.manifest import source_digest
+        from traces.reachability import reached
+        from traces.summary import violation_lines
+
+        code = source_digest()
+        started = time.perf_counter()
+        # A worker on another machine may not have the work folder.
+        parent = work_folder if work_folder is not None and os.access(work_folder, os.W_OK) else None
+        with tempfile.TemporaryDirectory(dir=parent) if _is_long(scenario) else nullcontext() as folder:
             result = run_scenario(scenario, Path(folder) / "trace" if folder else None, SILENT)
             goals = reached(result.trace)
-            lines = [] if result.holds else violation_lines(result.trace, result.verdicts)
+            # Below the heading of an invariant comes its first violation.
+            first_violations = {
+                name: violation_lines(result.trace, {name: each})[1].strip()
+                for name, each in result.verdicts.items()
+                if each.verdict == "violated"
+            }
         return SeedResult(
             seed=scenario.seed,
             digest=result.digest,
             wall_seconds=time.perf_counter() - started,
             orders=result.counts["orders"],
             verdicts={name: each.verdict for name, each in result.verdicts.items()},
-            first_violation=lines[0].strip() if lines else "",
+            first_violations=first_violations,
             goals=goals,
             faults=dict(result.simulated.struck),
-            code=source_digest(),
+            code=code,
         )
     except WHAT_RUNS_RAISE as error:  # it is a failure of this seed, not of the campaign
-        text = "".join(traceback.format_exception(error))
-        return SeedResult(
-            seed=scenario.seed,
-            wall_seconds=time.perf_counter() - started,
-            error=text,
-            is_lost=isinstance(error, MemoryError),
-        )
+        return _raised(scenario, error)
 
 
-def keep_trace(folder: Path, scenario: Scenario) -> SeedResult:
-    """Run one scenario to keep its trace, with its verdicts. Never raises for what the run did."""
-    from sim.progress import SILENT
-    from sim.run import run_scenario
+def keep_trace(folder: Path, code: str, scenario: Scenario) -> SeedResult:
+    """Run one scenario to keep its trace, with its verdicts, unless the code is another by now.
 
+    Never raises for what the run did.
+    """
     try:
+        from sim.progress import SILENT
+        from sim.run import run_scenario
+        from traces.manifest import source_digest
+
+        if source_digest() != code:
+            return SeedResult(seed=scenario.seed, code=source_digest())
         result = run_scenario(scenario, folder, SILENT)
     except WHAT_RUNS_RAISE as error:
-        return SeedResult(seed=scenario.seed, error="".join(traceback.format_exception(error)))
-    return SeedResult(seed=scenario.seed, digest=result.digest)
+        return _raised(scenario, error)
+    return SeedResult(seed=scenario.seed, digest=result.digest, code=code)
+
+
+def digest_of(scenario: Scenario) -> SeedResult:
+    """Run one scenario for its digest alone. Never raises for what the run did."""
+    try:
+        from sim.progress import SILENT
+        from sim.run import simulate
+        from traces.manifest import source_digest
+        from traces.recorder import NoTrace, Recorder
+
+        code = source_digest()
+        simulated = simulate(scenario, SILENT, Recorder(NoTrace()))
+    except WHAT_RUNS_RAISE as error:
+        return _raised(scenario, error)
+    return SeedResult(seed=scenario.seed, digest=simulated.manifest.digest, code=code)
+
+
+def _raised(scenario: Scenario, error: BaseException) -> SeedResult:
+    """The result of work that raised."""
+    from traces.manifest import source_digest
+
+    text = "".join(traceback.format_exception(error))
+    return SeedResult(seed=scenario.seed, error=text, code=source_digest(), is_lost=isinstance(error, MemoryError))
 
 
 def _is_long(scenario: Scenario) -> bool:
@@ -111,17 +150,3 @@ def _is_long(scenario: Scenario) -> bool:
     if scenario.script is not None:
         return len(scenario.script.operations) > _IN_MEMORY_ORDERS_MAX
     return scenario.flow != SYNTHETIC or scenario.orders > _IN_MEMORY_ORDERS_MAX
-
-
-def digest_of(scenario: Scenario) -> SeedResult:
-    """Run one scenario for its digest alone. Never raises for what the run did."""
-    from sim.progress import SILENT
-    from sim.run import simulate
-    from traces.manifest import source_digest
-    from traces.recorder import NoTrace, Recorder
-
-    try:
-        simulated = simulate(scenario, SILENT, Recorder(NoTrace()))
-    except WHAT_RUNS_RAISE as error:
-        return SeedResult(seed=scenario.seed, error="".join(traceback.format_exception(error)))
-    return SeedResult(seed=scenario.seed, digest=simulated.manifest.digest, code=source_digest())

@@ -21,6 +21,7 @@ class Failure:
     what_broke: str
     invariants: tuple[str, ...]
     first_violation: str
+    """The first of the first of these invariants; empty when none is violated."""
     repro: Path | None = None
     trace: Path | None = None
 
@@ -67,7 +68,8 @@ class Tally:
         violated = tuple(name for name in result.violated if not self.judged or name in self.judged)
         if result.error or violated:
             what_broke = result.error_line if result.error else ", ".join(violated)
-            failure = Failure(result.seed, what_broke, violated, result.first_violation)
+            first_violation = result.first_violations[violated[0]] if violated else ""
+            failure = Failure(result.seed, what_broke, violated, first_violation)
             self.failures.append(failure)
             return failure
         self.passed += 1

@@ -150,13 +150,18 @@ class DaskWorkers:
             running[future] = _Attempt(scenario, number, began_s=time.monotonic())
             future.add_done_callback(ended.put)
 
-        try:
-            # One each: the scheduler blames whatever a dying worker had at hand.
-            for scenario in islice(waiting, len(self._threads())):
+        def start_more() -> None:
+            # One each: the scheduler blames whatever a dying worker had at hand. Those that come later get work too.
+            free = max(self._count_workers(), 1) - len(running)
+            for scenario in islice(waiting, max(free, 0)):
                 start(scenario)
+
+        try:
+            start_more()
             while running:
                 future = self._next(ended, running)
                 if future is None:
+                    start_more()
                     continue
                 attempt = running.pop(future)
                 if attempt.hangs:
@@ -170,9 +175,11 @@ class DaskWorkers:
                             start(attempt.scenario, attempt.number + 1)
                             continue
                         result = _lost(attempt.scenario, f"{type(error).__name__}: {error}")
+                # First this one's worker: who asked may take long over the result.
                 for following in islice(waiting, 1):
                     start(following)
                 yield result
+                start_more()
         finally:
             self._client.close()
 
@@ -191,7 +198,7 @@ class DaskWorkers:
         try:
             future = ended.get(timeout=min(QUIET_S, self._timeout_s))
         except Empty:
-            if self._threads():
+            if self._count_workers():
                 self._had_workers_s = time.monotonic()
             elif time.monotonic() - self._had_workers_s > NO_WORKERS_S:
                 raise self._deserted() from None
@@ -222,10 +229,13 @@ class DaskWorkers:
                 return True
         return False
 
-    def _threads(self) -> dict[str, int]:
-        """The workers of the cluster, and how many threads each has."""
+    def _count_workers(self) -> int:
+        """How many workers the cluster has now. Raises WorkersError when one has several threads."""
         threads: dict[str, int] = self._ask("ncores")
-        return threads
+        if any(count != 1 for count in threads.values()):
+            # A run replaces module attributes while it lasts (sim.escape, sim.defects): one at a time in a process.
+            raise WorkersError("each Dask worker must have one thread: start them with --nthreads 1")
+        return len(threads)
 
     def _ask(self, question: str) -> Any:
         """What the scheduler answers. Raises WorkersError when it does not."""
@@ -245,12 +255,8 @@ class DaskWorkers:
     def _check(self, address: str) -> None:
         from traces.manifest import package_versions
 
-        threads = self._threads()
-        if not threads:
+        if not self._count_workers():
             raise WorkersError(f"the cluster at {address} has no workers")
-        if any(count != 1 for count in threads.values()):
-            # A run replaces module attributes while it lasts (sim.escape, sim.defects): one at a time in a process.
-            raise WorkersError("each Dask worker must have one thread: start them with --nthreads 1")
         here = package_versions()
         try:
             there = self._client.run(package_versions)

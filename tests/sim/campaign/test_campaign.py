@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -19,16 +20,20 @@ import pytest
 from sim.campaign.campaign import STANDARD_SEEDS_MIN, Plan, run_campaign, verdict
 from sim.campaign.report import print_json, print_summary
 from sim.campaign.results import CampaignError, ResultStore
-from sim.campaign.seeds import SeedResult, run_seed
+from sim.campaign.seeds import SeedResult, digest_of, keep_trace, run_seed
 from sim.campaign.tally import Tally
 from sim.campaign.workers import Work
 from sim.commandline import main
-from sim.progress import Progress
+from sim.defects import GALLERY
+from sim.progress import SILENT, Progress
 from sim.repro import read_repro
+from sim.run import run_scenario
 from sim.scenario import Scenario
 from traces.invariants import ORDER
 from traces.manifest import source_digest
 from traces.reachability import GOALS
+
+OURS = source_digest()
 
 GREEN = SeedResult(
     seed=0,
@@ -38,6 +43,7 @@ GREEN = SeedResult(
     verdicts=dict.fromkeys(ORDER, "holds"),
     goals=dict.fromkeys(GOALS, 2),
     faults={"pause": 1},
+    code=OURS,
 )
 
 
@@ -48,7 +54,8 @@ def broken(seed: int) -> SeedResult:
     """What a small seed comes to, but for a violation."""
     digest = run_seed(replace(SMALL, seed=seed)).digest
     verdicts = {**GREEN.verdicts, "no-lost-ack": "violated"}
-    return replace(GREEN, seed=seed, digest=digest, verdicts=verdicts, first_violation="request 7 is lost")
+    said = {"no-lost-ack": "request 7 is lost"}
+    return replace(GREEN, seed=seed, digest=digest, verdicts=verdicts, first_violations=said)
 
 
 class Told:
@@ -137,15 +144,17 @@ def test_a_killed_campaign_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_a_stored_result_comes_back_as_it_was(tmp_path: Path) -> None:
-    failed = replace(GREEN, seed=3, verdicts={**GREEN.verdicts, "converges": "violated"}, first_violation="it hung")
+    verdicts = {**GREEN.verdicts, "no-phantom-row": "violated", "converges": "violated"}
+    said = {"no-phantom-row": "row of nobody: order_id=7", "converges": "it hung"}
+    failed = replace(GREEN, seed=3, verdicts=verdicts, first_violations=said)
+    raised = SeedResult(seed=9, error="Boom\nValueError: x", code=OURS)
     with ResultStore(tmp_path, Scenario()) as store:
-        for each in (GREEN, failed, SeedResult(seed=9, error="Boom\nValueError: x")):
+        for each in (GREEN, failed, raised):
             store.add(each)
         store.flush()
+    # The code is said once, in campaign.json.
     assert list(ResultStore(tmp_path, Scenario(seed=8)).stored()) == [
-        GREEN,
-        failed,
-        SeedResult(seed=9, error="Boom\nValueError: x"),
+        replace(each, code="") for each in (GREEN, failed, raised)
     ]
 
 
@@ -163,7 +172,7 @@ def test_a_folder_of_other_code_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_failures_are_grouped_by_what_broke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    crashed = SeedResult(seed=0, error="Traceback\nValueError: no such thing")
+    crashed = SeedResult(seed=0, error="Traceback\nValueError: no such thing", code=OURS)
     plan = Plan(SMALL, 0, 6)
     tally = carried_out(plan, Told({1: broken(1), 4: broken(4), 2: crashed}), tmp_path)
     assert {name: [each.seed for each in group] for name, group in tally.groups().items()} == {
@@ -189,6 +198,21 @@ def test_failures_are_grouped_by_what_broke(tmp_path: Path, capsys: pytest.Captu
     ]
     assert told["reachability"]["zombie-fenced"] == 10
     assert told["green"] is False
+
+
+def test_a_failure_shows_the_first_violation_of_the_first_invariant_that_counts() -> None:
+    defect = GALLERY["maker-completion-missing"]
+    scenario = Scenario(seed=4, orders=60, users=4, duration_ns=3_000_000_000, defect=defect.name, faults=defect.faults)
+    result = run_seed(scenario)
+    verdicts = run_scenario(scenario, None, SILENT).verdicts
+    assert tuple(result.first_violations) == result.violated
+    for name, said in result.first_violations.items():
+        assert said.startswith(f"{verdicts[name].violations['what'].iloc[0]}: ")
+    assert result.violated[0] != "completion-once"
+    for judged, shown in [((), result.violated[0]), (("completion-once",), "completion-once")]:
+        failure = Tally(judged).add(result)
+        assert failure is not None
+        assert failure.first_violation == result.first_violations[shown]
 
 
 def test_evidence_is_there_before_the_campaign_ends(tmp_path: Path) -> None:
@@ -243,7 +267,7 @@ def test_a_lost_seed_fails_with_a_repro_that_replays_and_runs_again_on_resume(
 
 def test_a_seed_that_raised_is_not_run_again_on_resume(tmp_path: Path) -> None:
     plan = Plan(SMALL, 0, 3)
-    carried_out(plan, Told({1: SeedResult(seed=1, error="ValueError: no such thing")}), tmp_path)
+    carried_out(plan, Told({1: SeedResult(seed=1, error="ValueError: no such thing", code=OURS)}), tmp_path)
     resumed = Told()
     tally = carried_out(plan, resumed, tmp_path)
     assert (resumed.seeds, [each.what_broke for each in tally.failures]) == (
@@ -347,12 +371,125 @@ def test_whatever_a_run_raises_is_a_failure_of_its_seed(monkeypatch: pytest.Monk
     assert type(raised).__name__ in run_seed(SMALL).error_line
 
 
-def test_a_result_of_other_code_is_not_kept(tmp_path: Path) -> None:
-    workers = Told({1: replace(GREEN, code="of another day")})
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(GREEN, code="of another day"),
+        SeedResult(seed=1, error="ValueError: half an edit", code="of another day"),
+        SeedResult(seed=1, error="ValueError: of nobody knows which code"),
+    ],
+)
+def test_a_result_of_other_code_is_not_kept(tmp_path: Path, other: SeedResult) -> None:
     with pytest.raises(CampaignError, match="seed 1 was run by other code"):
-        carried_out(Plan(Scenario(), 0, 3), workers, tmp_path)
+        carried_out(Plan(Scenario(), 0, 3), Told({1: other}), tmp_path)
     assert [each.seed for each in ResultStore(tmp_path, Scenario()).stored()] == [0]
-    assert run_seed(SMALL).code == source_digest()
+
+
+@pytest.mark.parametrize("scenario", [SMALL, replace(SMALL, flow="no such file")], ids=["ran", "raised"])
+def test_every_result_says_of_which_code_it_is(tmp_path: Path, scenario: Scenario) -> None:
+    for work in (run_seed, digest_of, partial(keep_trace, tmp_path / "trace", OURS)):
+        result = work(scenario)
+        assert (bool(result.error), result.code) == (scenario.flow == "no such file", OURS)
+
+
+def test_code_that_cannot_be_imported_is_told_apart_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sim.run", None)
+    for work in (run_seed, digest_of, partial(keep_trace, Path("nowhere"), OURS)):
+        result = work(SMALL)
+        assert (result.code, result.is_lost) == (OURS, False)
+        assert "import of sim.run halted" in result.error_line
+
+
+def test_work_whose_source_cannot_be_read_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable() -> str:
+        raise FileNotFoundError("run.py")
+
+    monkeypatch.setattr("traces.manifest.source_digest", unreadable)
+    with pytest.raises(FileNotFoundError):
+        run_seed(SMALL)
+
+
+def test_a_trace_of_other_code_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.campaign.campaign.source_digest", lambda: "before the edit")
+    workers = Told({0: replace(broken(0), code="before the edit")})
+    with pytest.raises(CampaignError, match="seed 0 was run by other code"):
+        carried_out(Plan(SMALL, 0, 1), workers, tmp_path)
+    assert [each.name for each in (tmp_path / "failures").iterdir()] == ["seed-0.json"]
+    assert [each.seed for each in ResultStore(tmp_path, SMALL).stored()] == [0]
+
+
+def test_a_second_run_by_other_code_says_nothing_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.campaign.campaign.source_digest", lambda: "before the edit")
+    plan = Plan(replace(SMALL, flow="no such file"), 0, 1, run_again=1)
+    with pytest.raises(CampaignError, match="seed 0 was run by other code"):
+        carried_out(plan, Told({0: replace(GREEN, code="before the edit")}), tmp_path)
+
+
+class Here:
+    """Workers that do the work in this process."""
+
+    def results(self, work: Work, scenarios: Iterable[Scenario]) -> Iterator[SeedResult]:
+        yield from map(work, scenarios)
+
+
+LONG = replace(SMALL, orders=5_001)
+
+
+def test_what_a_long_run_writes_is_in_the_campaigns_folder_and_gone_when_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traces: list[Path] = []
+
+    def run(_: Scenario, trace: Path, __: Progress) -> None:
+        traces.append(trace)
+        (trace.parent / "events.parquet").touch()
+        # What a killed worker leaves, now and before.
+        trace.parent.with_name("of-a-killed-worker").mkdir(exist_ok=True)
+        raise ValueError
+
+    monkeypatch.setattr("sim.run.run_scenario", run)
+    monkeypatch.chdir(tmp_path)
+    run_campaign(Plan(LONG, 0, 2), Here(), ResultStore(Path("out"), LONG), 1, SILENT)
+    assert [trace.parents[1] for trace in traces] == [tmp_path / "out" / "campaign.work"] * 2
+    assert sorted(each.name for each in (tmp_path / "out").iterdir()) == [
+        "campaign.json",
+        "campaign.lock",
+        "failures",
+        "results",
+    ]
+
+
+def test_a_worker_that_does_not_share_the_campaigns_folder_has_one_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traces: list[Path] = []
+
+    def run(_: Scenario, trace: Path, __: Progress) -> None:
+        traces.append(trace)
+        raise ValueError
+
+    monkeypatch.setattr("sim.run.run_scenario", run)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert "ValueError" in run_seed(LONG, tmp_path / "on another machine").error_line
+    assert traces[0].parents[1] == tmp_path
+
+
+def test_what_killed_workers_left_is_gone_when_the_campaign_goes_on(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path, SMALL)
+    for left in ("campaign.work/tmp1/trace", "failures/.seed-3.77.partial"):
+        (tmp_path / left).mkdir(parents=True)
+        (tmp_path / left / "cql.parquet").touch()
+    (tmp_path / "failures" / "seed-3").mkdir()
+    with store:
+        assert list(store.work_folder.iterdir()) == []
+        assert [each.name for each in (tmp_path / "failures").iterdir()] == ["seed-3"]
+
+
+@pytest.mark.parametrize("damaged", [b"{", b'{"scenario": "\xff"}', b"[" * 100_000], ids=["cut", "bytes", "deep"])
+def test_a_campaign_whose_manifest_is_damaged_is_refused(tmp_path: Path, damaged: bytes) -> None:
+    (tmp_path / "campaign.json").write_bytes(damaged)
+    with pytest.raises(CampaignError, match=r"campaign\.json: "):
+        ResultStore(tmp_path, Scenario())
 
 
 def test_results_without_a_word_of_what_they_are_belong_to_no_campaign(tmp_path: Path) -> None:

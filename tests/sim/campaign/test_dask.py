@@ -17,7 +17,7 @@ from distributed import Client, LocalCluster
 from sim.campaign.seeds import run_seed
 from sim.campaign.workers import DaskWorkers, WorkersError
 from sim.scenario import Scenario
-from tests.sim.campaign.test_workers import SMALL, die_always, hang, tell
+from tests.sim.campaign.test_workers import SMALL, die_always, hang, meet, scenarios, tell
 
 
 @pytest.fixture(scope="module")
@@ -94,19 +94,33 @@ def test_a_cluster_whose_last_worker_hangs_and_cannot_be_started_again(tmp_path:
             next(results)
 
 
+def test_a_cluster_that_grows_gets_more_work(tmp_path: Path) -> None:
+    with scheduler_process(tmp_path) as (_, address):
+        results = DaskWorkers(address, timeout_s=60).results(meet, scenarios(3, tmp_path))
+        assert next(results).seed == 0
+        with dask_process(tmp_path, "worker", "--nthreads", "1", "--no-nanny") as second:
+            try:
+                assert sorted((each.seed, each.error) for each in results) == [(1, ""), (2, "")]
+            finally:
+                second.kill()
+
+
+def dask_process(folder: Path, what: str, *options: str) -> subprocess.Popen[bytes]:
+    """A scheduler or a worker in a process of its own."""
+    where = ["--scheduler-file", str(folder / "scheduler.json"), "--host", "127.0.0.1", "--no-dashboard"]
+    command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *where, *options]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 @contextmanager
 def scheduler_process(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """A scheduler in a process of its own, with one worker that nobody starts again; its process and its address."""
-    where = folder / "scheduler.json"
-    common = ["--scheduler-file", str(where), "--host", "127.0.0.1", "--no-dashboard"]
-
-    def start(what: str, *options: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *common, *options]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    with start("scheduler", "--port", "0") as scheduler, start("worker", "--nthreads", "1", "--no-nanny") as worker:
+    with (
+        dask_process(folder, "scheduler", "--port", "0") as scheduler,
+        dask_process(folder, "worker", "--nthreads", "1", "--no-nanny") as worker,
+    ):
         try:
-            with Client(scheduler_file=str(where), timeout=60) as client:
+            with Client(scheduler_file=str(folder / "scheduler.json"), timeout=60) as client:
                 client.wait_for_workers(1, timeout=60)
                 address = client.scheduler.address
             yield scheduler, address

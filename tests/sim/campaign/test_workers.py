@@ -38,6 +38,20 @@ def die_always(scenario: Scenario) -> SeedResult:
     return tell(scenario)
 
 
+def fail(scenario: Scenario) -> SeedResult:
+    raise FileNotFoundError(f"source of seed {scenario.seed}")
+
+
+def meet(scenario: Scenario) -> SeedResult:
+    """Seeds but the first end only when two of them have begun."""
+    folder = Path(scenario.flow)
+    if scenario.seed:
+        (folder / f"met-{scenario.seed}").touch()
+        while len(list(folder.glob("met-*"))) < 2:
+            time.sleep(0.1)
+    return tell(scenario)
+
+
 def hang(scenario: Scenario) -> SeedResult:
     while scenario.seed == 1:
         time.sleep(0.1)
@@ -65,6 +79,11 @@ def test_a_seed_that_kills_every_worker_fails_and_the_others_go_on() -> None:
     assert [seed for seed, each in sorted(found.items()) if each.passed] == [0, 2, 3]
     assert found[1].error_line == f"did not run: its worker died {ATTEMPTS_MAX} times, exit code 3"
     assert [seed for seed, each in found.items() if each.is_lost] == [1]
+
+
+def test_a_seed_whose_worker_could_not_do_it_at_all_is_lost() -> None:
+    [found] = LocalWorkers(1).results(fail, scenarios(1))
+    assert (found.error_line, found.is_lost) == ("did not run: FileNotFoundError: source of seed 0", True)
 
 
 def test_a_seed_that_hangs_fails_and_the_others_go_on() -> None:
