@@ -9,6 +9,7 @@ runs once for each seed of `--sim-seeds A:B`, and
     def test_more_of_them(sim_seed: int) -> None: ...
 
 at least for that many. `--sim-replay FILE` runs `sim_scenario` tests with the scenario of a repro or a trace instead.
+A test that parametrizes `sim_seed` itself runs with its own seeds only.
 A failing test says which seed it was and the command that runs that one alone.
 """
 
@@ -60,8 +61,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    names = [name for name in (SEED, SCENARIO) if name in metafunc.fixturenames]
+    names = [name for name in _given_by_the_plugin(metafunc.definition) if name in metafunc.fixturenames]
     if not names:
+        # On a class it may be meant for some of its tests.
+        if any(mark.name == _MARK for mark in metafunc.definition.own_markers):
+            raise pytest.Collector.CollectError(
+                f"{metafunc.definition.nodeid}: over_seeds wants a test that takes {SEED} or {SCENARIO},"
+                " and does not parametrize it itself"
+            )
         return
     replayed = metafunc.config.getoption("--sim-replay")
     if SCENARIO in names and replayed is not None:
@@ -86,7 +93,19 @@ def sim_seed(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def sim_scenario(request: pytest.FixtureRequest) -> "Scenario":
     """The default scenario with the test's seed, or that of `--sim-replay`; change it with `dataclasses.replace`."""
-    return _scenario_of(request.param)
+    # Without a parameter the test parametrizes `sim_seed`.
+    return _scenario_of(request.param if hasattr(request, "param") else request.getfixturevalue(SEED))
+
+
+def _given_by_the_plugin(test: pytest.Item) -> list[str]:
+    """Which of the two names get their values here: not those that the test parametrizes itself."""
+    own: set[str] = set()
+    for mark in test.iter_markers("parametrize"):
+        names = (*mark.args, mark.kwargs.get("argnames", ""))[0]
+        own.update(names.replace(",", " ").split() if isinstance(names, str) else names)
+    if SEED in own:
+        return []  # a scenario would be that of the test's seed
+    return [SEED] if SCENARIO in own else [SEED, SCENARIO]
 
 
 def _scenario_of(parameter: int | str) -> "Scenario":
@@ -101,7 +120,7 @@ def _scenario_of(parameter: int | str) -> "Scenario":
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     parameters = getattr(getattr(item, "callspec", None), "params", {})
-    seed = parameters.get(SEED, parameters.get(SCENARIO))
+    seed = next((parameters[name] for name in _given_by_the_plugin(item) if name in parameters), None)
     if report.when == "call" and report.failed and isinstance(seed, int):
         test = item.nodeid.partition("[")[0]
         report.sections.append(("simulation", f"seed {seed}; again: pytest '{test}' --sim-seeds {seed}:{seed + 1}"))

@@ -32,7 +32,7 @@ from sim.flows import Operation, make_topology
 from sim.flows.market import first_price
 from sim.flows.operations import CANCEL, DEPOSIT, NOT_REPEATED, PLACE, QUERIES, READ, REDUCE, REPLACE
 from sim.randomness import Stream
-from sim.scenario import MILLISECOND_NS, SECOND_NS, Scenario
+from sim.scenario import MILLISECOND_NS, SECOND_NS, Scenario, ScenarioError
 from sim.script import Script, Strike
 from traces.manifest import TopologyRecord
 
@@ -81,7 +81,7 @@ def order_flows(
     topology: Topology, *, users: int = 3, operations_min: int = 0, operations_max: int = 30, gateways: int = 2
 ) -> st.SearchStrategy[tuple[Operation, ...]]:
     """Operations of a few users around one price in each symbol, with the deposits that they need in front: orders of
-    every kind, many of which trade, cancels, reduces, replaces, reads, repeats.
+    every kind, many of which trade, cancels, reduces, replaces, repeats, and reads, of other users' orders, too.
 
     `users` act, as users 1 to `users`; at most `operations_max` operations are drawn, deposits not counted. Most flows
     are short unless `operations_min` steps at least are asked for, some of which are none; those shrink more slowly. In
@@ -110,9 +110,10 @@ def order_flows(
 def strikes(scenario: Scenario, *, faults: Sequence[str] | None = None) -> st.SearchStrategy[Strike]:
     """One strike of a fault at something that the scenario has, within its duration.
 
-    `faults` names those that may strike (default: all that break no assumption).
+    `faults` lists those that may strike (default: all that break no assumption; of none, there is no strike to draw).
+    Raises ScenarioError for a name that is not one of a fault.
     """
-    names = [name for name, each in OPTIONS.items() if not each.breaks_assumption] if faults is None else list(faults)
+    names = _may_strike(faults)
     layout = layout_of(scenario)
 
     def of(name: str) -> st.SearchStrategy[Strike]:
@@ -137,12 +138,10 @@ def strikes(scenario: Scenario, *, faults: Sequence[str] | None = None) -> st.Se
             moment=st.just(moment),
         )
 
-    return st.sampled_from(names).flatmap(of)
+    return st.sampled_from(names).flatmap(of) if names else st.nothing()
 
 
-@st.composite
 def scenarios(
-    draw: st.DrawFn,
     *,
     base: Scenario | None = None,
     users: int = 3,
@@ -150,15 +149,16 @@ def scenarios(
     operations_max: int = 30,
     faults: Sequence[str] | None = None,
     strikes_max: int = 3,
-) -> Scenario:
-    """A scenario with its script: a drawn flow, and at most `strikes_max` strikes of the faults named.
+) -> st.SearchStrategy[Scenario]:
+    """A scenario with its script: a drawn flow, and at most `strikes_max` strikes of the faults listed.
 
-    `base` gives everything else: symbols, partitions, instances (default: one symbol and partition, two of each).
+    `faults` is a list of names (default: all that break no assumption; `[]`: none strikes). `base` gives everything
+    else: symbols, partitions, instances (default: one symbol and partition, two of each). Raises ScenarioError, when it
+    is called, for a name that is not one of a fault.
     """
     if base is None:
         base = Scenario(symbols=1, user_partitions=1, symbol_partitions=1)
     topology = make_topology(base.symbols, base.user_partitions, base.symbol_partitions)
-    seed = draw(st.integers(0, 1_000))
     flows = order_flows(
         topology,
         users=users,
@@ -166,16 +166,35 @@ def scenarios(
         operations_max=operations_max,
         gateways=base.gateways,
     )
-    flow = draw(flows)
-    duration_ns = (flow[-1].at_ns if flow else 0) + SECOND_NS
-    timed = dataclasses.replace(base, duration_ns=duration_ns)
-    struck = draw(st.lists(strikes(timed, faults=faults), max_size=strikes_max)) if strikes_max else []
-    script = Script(
-        topology=TopologyRecord.of(topology),
-        operations=flow,
-        strikes=tuple(sorted(struck, key=lambda each: each.at_ns)),
-    )
-    return dataclasses.replace(timed, seed=seed, script=script)
+    names = _may_strike(faults)
+
+    @st.composite
+    def scenario(draw: st.DrawFn) -> Scenario:
+        seed = draw(st.integers(0, 1_000))
+        flow = draw(flows)
+        duration_ns = (flow[-1].at_ns if flow else 0) + SECOND_NS
+        timed = dataclasses.replace(base, duration_ns=duration_ns)
+        struck = draw(st.lists(strikes(timed, faults=names), max_size=strikes_max)) if names and strikes_max else []
+        script = Script(
+            topology=TopologyRecord.of(topology),
+            operations=flow,
+            strikes=tuple(sorted(struck, key=lambda each: each.at_ns)),
+        )
+        return dataclasses.replace(timed, seed=seed, script=script)
+
+    return scenario()
+
+
+def _may_strike(faults: Sequence[str] | None) -> list[str]:
+    """The names of the faults that may strike. Raises ScenarioError for one that is not known."""
+    if faults is None:
+        return [name for name, each in OPTIONS.items() if not each.breaks_assumption]
+    if isinstance(faults, str):
+        raise ScenarioError(f"faults wants a list of names, such as ['crash', 'pause'], not the text {faults!r}")
+    for name in faults:
+        if name not in OPTIONS:
+            raise ScenarioError(f"unknown fault {name!r}; there are: {', '.join(OPTIONS)}")
+    return list(faults)
 
 
 def _nanoseconds(milliseconds: int) -> int:
@@ -220,8 +239,11 @@ def _operation(step: _Step, request_id: str, now: int, symbol: Symbol, about: Op
     """The operation of a step; None when it is about an order and there is none yet."""
     plain = Operation(at_ns=now, user_id=step.user, kind=step.kind, request_id=request_id, gateway=step.gateway)
     if step.kind == READ:
-        reference = about.request_id if about is not None else ""
-        return replace(plain, query=QUERIES[step.query], symbol=symbol.name, reference=reference)
+        read = replace(plain, query=QUERIES[step.query])
+        if read.query != "order":
+            return replace(read, symbol=symbol.name)
+        # Whoever looks: that an order is shown to nobody but its user is to be tested, too.
+        return replace(read, reference=about.request_id, reference_user_id=about.user_id) if about is not None else None
     order_type, time_in_force = ORDER_KINDS[step.order]
     price = first_price(symbol) + step.distance
     is_market = order_type == OrderType.MARKET and step.kind == PLACE

@@ -8,14 +8,17 @@ into the digest as they are, and become Arrow columns by a copy; the chunk goes 
 No row object is ever made, and what a run has recorded takes no more memory than one chunk of each kind.
 
 The digest covers every event of every kind with its place in the run (`seq`). It depends on nothing but the emitted
-values: not on the process, not on hash seeds, not on the machine, not on where the chunks go.
+values: not on the process, not on hash seeds, not on the machine, not on where the chunks go. `digest_of` makes it
+again from events that were stored.
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
+from heapq import merge
 from itertools import count
-from operator import length_hint
+from math import inf
+from operator import itemgetter, length_hint
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -138,24 +141,22 @@ class _Kind:
         if self.refused:
             raise self._refusal(self.refused[0])
         values = np.frombuffer(self.buffer, dtype=self.row_type, count=self.waiting)
-        if total is not None:
-            total.update(f"{self.name} {len(values)}\n".encode())
-            total.update(memoryview(self.buffer)[: len(values) * self.row_bytes])
-        arrays = []
+        arrays, beside = [], []
         for column, type_ in self.columns:
             if column in self.numbers:
                 texts = self._array(column, type_, list(self.numbers[column]), pa.string())
                 array = pa.DictionaryArray.from_arrays(_contiguous(values[column]), texts)
-                hashed = texts
+                beside.append(texts)
             elif column in self.beside:
-                array = hashed = self._array(column, type_, self.beside[column], self.schema.field(column).type)
+                array = self._array(column, type_, self.beside[column], self.schema.field(column).type)
+                beside.append(array)
             else:
                 plain = _contiguous(values[column])
-                array, hashed = pa.array(plain.view(bool) if type_ == "bool" else plain), None
-            if total is not None and hashed is not None:
-                for part in _value_bytes(hashed):
-                    total.update(part)
+                array = pa.array(plain.view(bool) if type_ == "bool" else plain)
             arrays.append(array)
+        if total is not None:
+            for part in _chunk_bytes(self.name, values, beside):
+                total.update(part)
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
     def forget(self) -> Callable[[], int]:
@@ -345,11 +346,61 @@ def _binder(kind: str, columns: Columns, numbered: frozenset[str], beside: froze
     return namespace["bind"]
 
 
-def _value_bytes(array: pa.Array) -> Iterator[bytes | memoryview]:
-    """The bytes that determine an array's values; two equal arrays give the same, however they were allocated."""
-    yield memoryview(array.is_null().to_numpy(zero_copy_only=False).tobytes())
-    width = 8 if pa.types.is_large_binary(array.type) else 4
-    _, offsets, data = array.buffers()
-    offsets = memoryview(offsets)[: width * (len(array) + 1)]
-    yield offsets
-    yield memoryview(data)[: int.from_bytes(offsets[-width:], "little")] if data is not None else b""
+def digest_of(pieces: Mapping[str, Iterable[pa.Table]]) -> str:
+    """What the recorder's `digest` was, from what it recorded: each kind's rows, all columns, in pieces of any size.
+
+    Chunks are hashed in the order in which the recorder had them whole: each before the event that begins its kind's
+    next chunk, the last ones at the end. Of each kind a piece and a chunk are in memory at a time.
+    """
+    total = xxh3_128()
+    for _, chunk in merge(*(_stored_chunks(kind, pieces[kind]) for kind in ALL_KINDS), key=itemgetter(0)):
+        for part in chunk:
+            total.update(part)
+    return total.hexdigest()
+
+
+def _stored_chunks(kind: str, pieces: Iterable[pa.Table]) -> Iterator[tuple[float, list[bytes | memoryview]]]:
+    """For each chunk of a kind the event before which it was hashed, by its place in the run, and what was hashed."""
+    state = _Kind(kind)
+    texts: dict[str, dict[bytes, int]] = {column: {} for column in state.numbers}
+    for table, hashed_before in _in_chunks(pieces):
+        values = np.empty(table.num_rows, dtype=state.row_type)
+        beside = []
+        for column, _ in state.columns:
+            array = pa.concat_arrays(table.column(column).chunks)
+            if column in texts:
+                # As bytes, and numbered anew: what was stored need not be UTF-8, nor in the order of first occurrence.
+                encoded, numbers = array.cast(pa.binary()).dictionary_encode(), texts[column]
+                found = [numbers.setdefault(text, len(numbers)) for text in encoded.dictionary.to_pylist()]
+                values[column] = np.array(found)[encoded.indices.to_numpy()]
+                beside.append(pa.array(list(numbers), pa.binary()))
+            elif column in state.beside:
+                beside.append(array)
+            else:
+                values[column] = array.to_numpy(zero_copy_only=False)
+        yield hashed_before, [*_chunk_bytes(kind, values, beside)]
+
+
+def _in_chunks(pieces: Iterable[pa.Table]) -> Iterator[tuple[pa.Table, float]]:
+    """The same rows in chunks as the recorder makes them, each with the `seq` of the row that follows it."""
+    rest: pa.Table | None = None
+    for piece in pieces:
+        rest = piece if rest is None else pa.concat_tables([rest, piece])
+        while rest.num_rows > CHUNK_ROWS:
+            yield rest.slice(0, CHUNK_ROWS), rest.column("seq")[CHUNK_ROWS].as_py()
+            rest = rest.slice(CHUNK_ROWS)
+    if rest is not None and rest.num_rows:
+        yield rest, inf
+
+
+def _chunk_bytes(kind: str, values: np.ndarray[Any, Any], beside: list[pa.Array]) -> Iterator[bytes | memoryview]:
+    """What the digest is made of: the packed rows of a chunk, the texts that they number, and what stands beside."""
+    yield f"{kind} {len(values)}\n".encode()
+    yield values.view(np.uint8).data
+    for array in beside:
+        yield memoryview(array.is_null().to_numpy(zero_copy_only=False).tobytes())
+        _, offsets, data = array.buffers()
+        places = np.frombuffer(offsets, "<i8" if pa.types.is_large_binary(array.type) else "<i4")
+        places = places[array.offset : array.offset + len(array) + 1]
+        yield (places - places[0]).data
+        yield memoryview(data)[places[0] : places[-1]] if data is not None else b""

@@ -56,7 +56,10 @@ def audit(
     from live.audit import audit as audit_system
     from live.connections import ServersUnusable
     from live.reading import ReadingError
+    from traces.store import check_place
 
+    if out is not None:
+        check_place(out)
     settings = LiveSettings(kafka, cassandra, namespace, 0, 0, datacenter, wait)
     market = MarketChoice(topology, flow, symbols, user_partitions, symbol_partitions)
     options = AuditOptions(settings.servers(), market.topology(), settle, rest)

@@ -162,7 +162,10 @@ def drive(
     from sim.driver.report import print_json, print_summary
     from sim.flows import load_flow, synthetic_flow
     from sim.randomness import Randomness
+    from traces.store import check_place
 
+    folder = out or Path("runs") / f"live-{seed}"
+    check_place(folder)
     if log_level not in LEVELS:
         raise CommandError(f"--log-level must be one of {', '.join(LEVELS)}, not {log_level!r}")
     settings = LiveSettings(kafka, cassandra, namespace, kafka_replication, cassandra_replication, datacenter, wait)
@@ -195,7 +198,7 @@ def drive(
     }
     options = DriveOptions(settings.servers(), gateways, settle, scenario, log_level)
     try:
-        result = drive_workload(workload, options, out or Path("runs") / f"live-{seed}", stderr_progress())
+        result = drive_workload(workload, options, folder, stderr_progress())
     except (ServersUnusable, DriveError, ReadingError) as error:
         raise CommandError(str(error)) from None
     (print_json if json else print_summary)(workload, result)

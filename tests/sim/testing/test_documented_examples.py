@@ -16,10 +16,10 @@ OPTIONS = ("-p", "no:cacheprovider", "-p", "no:xdist", "--sim-seeds", "0:2")
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
 
 
-@pytest.mark.parametrize(("number", "tests"), [(0, 4), (1, 1), (2, 2)])
+@pytest.mark.parametrize(("number", "tests"), [(0, 4), (1, 1), (2, 2), (3, 2)])
 def test_an_example_passes(pytester: pytest.Pytester, number: int, tests: int) -> None:
     pytester.makepyfile(EXAMPLES[number])
     pytester.runpytest(*OPTIONS).assert_outcomes(passed=tests)

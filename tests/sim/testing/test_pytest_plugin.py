@@ -32,6 +32,83 @@ def test_a_test_can_ask_for_more_seeds(pytester: pytest.Pytester) -> None:
     pytester.runpytest(*OPTIONS, "--sim-seeds", "3:4").assert_outcomes(passed=1)
 
 
+def test_asking_for_seeds_without_taking_them_is_an_error_of_one_line(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_mine="""
+        from sim.pytest_plugin import over_seeds
+
+        @over_seeds(20)
+        def test_it(): pass
+        """
+    )
+    result = pytester.runpytest(*OPTIONS)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["test_mine.py::test_it: over_seeds wants a test that takes sim_seed or sim_scenario*"])
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_a_class_can_ask_for_seeds_for_those_of_its_tests_that_take_them(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        from sim.pytest_plugin import over_seeds
+
+        @over_seeds(7)
+        class TestIt:
+            def test_of_seeds(self, sim_seed): assert sim_seed < 7
+            def test_of_none(self): pass
+        """
+    )
+    pytester.runpytest(*OPTIONS).assert_outcomes(passed=8)
+
+
+@pytest.mark.parametrize(
+    "pins",
+    ['"sim_seed", [17, 23]', '["sim_seed", "other"], [(17, 1), (23, 1)]', 'argnames="sim_seed", argvalues=(17, 23)'],
+)
+def test_a_test_that_gives_its_seeds_itself_keeps_them(pytester: pytest.Pytester, pins: str) -> None:
+    pytester.makepyfile(
+        f"""
+        import pytest
+
+        @pytest.fixture
+        def other(): return 1
+
+        @pytest.mark.parametrize({pins})
+        def test_it(sim_seed, other): assert sim_seed in (17, 23)
+
+        @pytest.mark.parametrize({pins})
+        def test_its_scenario(sim_scenario, sim_seed, other): assert sim_scenario.seed == sim_seed
+        """
+    )
+    pytester.runpytest(*OPTIONS, "--sim-seeds", "0:9").assert_outcomes(passed=4)
+
+
+def test_a_test_that_gives_its_scenarios_itself_keeps_them(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.parametrize("sim_scenario, other", [("mine", 1)])
+        def test_it(sim_scenario, other): assert sim_scenario == "mine"
+        """
+    )
+    pytester.runpytest(*OPTIONS).assert_outcomes(passed=1)
+
+
+def test_a_failure_of_a_seed_of_the_test_itself_names_no_command_for_other_seeds(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.parametrize("sim_seed", [17])
+        def test_it(sim_seed): assert sim_seed != 17
+        """
+    )
+    result = pytester.runpytest(*OPTIONS)
+    result.assert_outcomes(failed=1)
+    assert "--sim-seeds" not in result.stdout.str()
+
+
 def test_a_failure_names_its_seed_and_the_command_that_runs_it_alone(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_mine="def test_it(sim_seed): assert sim_seed != 3")
     result = pytester.runpytest(*OPTIONS)
