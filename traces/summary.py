@@ -1,20 +1,20 @@
-"""What a person reads: the counts of a run, its verdicts, and the story of one order (design sections 6, 7 and 10).
+"""What a person reads of a run: its counts, its verdicts, and its violations (design sections 6, 7 and 10).
 
-When an invariant breaks, its first violations are followed by the story of the order they name: everything that the
-trace knows about it, in the order in which it happened.
+When an invariant breaks, its first violations are followed by the story of what they name: an order, or a user's
+account.
 """
 
 from collections.abc import Iterator, Mapping
-from enum import IntEnum
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
 
-from schema.codes import OrderStatus, OrderType, Outcome, Reason, Side, TimeInForce
-from schema.codes import Verdict as Code
-from traces.derived import EVENT_NAMES
-from traces.matching_rows import Ints, array, ints, rows
+from schema.codes import Reason
+from traces.matching_rows import Ints, array, ints
+from traces.stories.account import account_story, unsound_locks
+from traces.stories.order import order_story
+from traces.stories.words import asset_name, column_text, name_of
 from traces.trace import Trace
 from traces.verdicts import NOT_EXERCISED, VIOLATED, Verdict
 
@@ -70,21 +70,48 @@ def verdict_lines(verdicts: Mapping[str, Verdict]) -> list[str]:
 
 
 def violation_lines(trace: Trace, verdicts: Mapping[str, Verdict]) -> list[str]:
-    """The first violations of each broken invariant, and the story of the first order that each names."""
-    lines = []
+    """The first violations of each broken invariant, and the story of what the first of them is about: an order, or a
+    user's account. No story is told twice."""
+    lines: list[str] = []
+    told: set[str] = set()
     for name, verdict in verdicts.items():
         if not len(verdict.violations):
             continue
         lines.append(f"{name}: {len(verdict.violations)} violations")
         shown = verdict.violations.head(VIOLATIONS_SHOWN)
-        lines += [f"  {_violation(violation)}" for violation in shown.to_dict("records")]
+        lines += [f"  {_violation(trace, violation)}" for violation in shown.to_dict("records")]
         if len(verdict.violations) > len(shown):
             lines.append(f"  ... and {len(verdict.violations) - len(shown)} more")
-        order_id = first_order(verdict)
-        if order_id is not None:
-            lines.append(f"  what happened to order {order_id}:")
-            lines += [f"    {line}" for line in story(trace, order_id)]
+        for heading, story_lines in _stories(trace, verdict, told):
+            lines.append(f"  what happened to {heading}:" + ("" if story_lines else " see above"))
+            lines += [f"    {line}" for line in story_lines]
     return lines
+
+
+def first_violation(trace: Trace, verdict: Verdict) -> str:
+    """The first violation of a verdict in a line; there is one."""
+    return _violation(trace, verdict.violations.head(1).to_dict("records")[0])
+
+
+def _stories(trace: Trace, verdict: Verdict, told: set[str]) -> Iterator[tuple[str, list[str]]]:
+    """The stories behind a verdict's violations: what each is about, and its lines, none where they were told before.
+    What is told now is added to `told`."""
+    order_id = first_order(verdict)
+    if order_id is None:
+        order_id = _order_of_first_request(trace, verdict)
+    if order_id is None and (account := _first_account(verdict)) is not None:
+        concerned = unsound_locks(trace, *account)
+        heading = f"the {asset_name(trace, account[1])} of user {account[0]}, in its smallest unit"
+        is_new = heading not in told
+        told.add(heading)
+        yield heading, account_story(trace, *account) if is_new else []
+        orders = [each.order_id for each in concerned]
+        order_id = next((each for each in orders if f"order {each}" in told), orders[0] if orders else None)
+    if order_id is not None:
+        heading = f"order {order_id}"
+        is_new = heading not in told
+        told.add(heading)
+        yield heading, (order_story(trace, order_id) or ["nothing is known of it"]) if is_new else []
 
 
 def first_order(verdict: Verdict) -> int | None:
@@ -98,168 +125,43 @@ def first_order(verdict: Verdict) -> int | None:
     return None
 
 
-def story(trace: Trace, order_id: int) -> list[str]:
-    """Everything that the trace knows of one order, in the order in which it happened: one line each.
-
-    The client's requests and answers, the records that speak of it, what the engine said, the statements that wrote
-    its rows, the reads that showed it, the services' log lines about it, and the final rows. Empty for an order that
-    never was.
-    """
-    found = sorted(_told(trace, order_id), key=lambda each: each[:2])
-    if all(number == _ABSENT for _, number, _, _ in found):
-        return []
-    return [f"{_clock(t)}  {who:<14} {what}" for t, _, who, what in found]
-
-
-_ABSENT: Final = 11
-"""The place of a row that is not there among what is told of one time: it says something only beside what is."""
-
-Line = tuple[int, int, str, str]
-"""When (ns of the run), which of several at one time, who, and what."""
+def _order_of_first_request(trace: Trace, verdict: Verdict) -> int | None:
+    """The order that the first request named by the violations placed, or was about; None when they name none."""
+    violations = verdict.violations
+    if "request_id" not in violations or "user_id" not in violations:
+        return None
+    named = violations.dropna(subset=["user_id", "request_id"]).head(VIOLATIONS_SHOWN)
+    events = trace.balance_events
+    for user_id, request_id in zip(named["user_id"], named["request_id"], strict=True):
+        its = (ints(events, "user_id") == user_id) & (array(events, "request_id") == request_id)
+        orders = ints(events, "order_id")[its]
+        if len(orders) and orders[0] > 0:
+            return int(orders[0])
+    return None
 
 
-def _told(trace: Trace, order_id: int) -> Iterator[Line]:
-    outputs = trace.outputs
-    commands = rows(outputs, (ints(outputs, "order_id") == order_id) | (ints(outputs, "replaced_order_id") == order_id))
-    balance = trace.balance_events
-    asked = rows(balance, (ints(balance, "order_id") == order_id) | (ints(balance, "replaced_order_id") == order_id))
-    requests = {*zip(commands["user_id"], commands["request_id"], strict=True)}
-    requests |= {*zip(asked["user_id"], asked["request_id"], strict=True)}
-    yield from _clients(trace, requests, order_id)
-    for each in _each(asked):
-        outcome = "" if each.outcome < 0 else f": {_name(Outcome, each.outcome)}{_reason(each.reason)}"
-        repeat = ", a repeat" if each.is_repeat else ""
-        yield (
-            each.t, 2, "balance core",
-            f"{each.command} {each.request_id}{outcome}{repeat} (balance.events {each.partition}@{each.offset})",
-        )  # fmt: skip
-    validated = trace.validated
-    sent = (ints(validated, "order_id") == order_id) | (ints(validated, "replaced_order_id") == order_id)
-    for each in _each(rows(validated, sent)):
-        yield each.t, 3, "balance core", f"sends {each.command} on (validated.orders {each.partition}@{each.offset})"
-    yield from _engine(trace, commands, order_id)
-    yield from _store(trace, order_id)
-    lines = trace.events("log_lines")
-    for each in _each(rows(lines, ints(lines, "order_id") == order_id)):
-        yield each.t, 7, each.host, f"logs {each.level}: {each.event} {each.fields}"
-    yield from _final_rows(trace, order_id)
-
-
-def _clients(trace: Trace, requests: set[tuple[int, str]], order_id: int) -> Iterator[Line]:
-    for kind, number in (("client_requests", 0), ("client_answers", 9)):
-        events = trace.events(kind)
-        mine = [
-            (user, request) in requests or named == order_id
-            for user, request, named in zip(events["user_id"], events["request_id"], events["order_id"], strict=True)
-        ]
-        for each in _each(rows(events, np.array(mine, dtype=bool))):
-            if kind == "client_requests":
-                what = f"asks to {each.command} as {each.request_id}, attempt {each.attempt}, at {each.host or '?'}"
-            else:
-                verdict = f", {_name(Code, each.verdict)}{_reason(each.verdict_reason)}" if each.verdict else ""
-                what = f"is answered {each.outcome}{_reason(each.reason)}{verdict} ({each.request_id})"
-            yield each.t, number, f"user {each.user_id}", what
-
-
-def _engine(trace: Trace, commands: pd.DataFrame, order_id: int) -> Iterator[Line]:
-    for each in _each(commands):
-        yield (
-            each.t, 4, "engine",
-            f"takes {each.command} {each.request_id} in output {each.output_seq} of partition {each.partition}",
-        )  # fmt: skip
-    trades = trace.trades
-    part = (ints(trades, "maker_order_id") == order_id) | (ints(trades, "taker_order_id") == order_id)
-    for each in _each(rows(trades, part)):
-        role, other = (
-            ("maker", each.taker_order_id) if each.maker_order_id == order_id else ("taker", each.maker_order_id)
-        )
-        yield (
-            each.t, 5, "engine",
-            f"trade {each.trade_id}: {each.quantity} lots at {each.price} as {role}, with order {other} "
-            f"(output {each.output_seq})",
-        )  # fmt: skip
-    events = trace.order_events
-    for each in _each(rows(events, ints(events, "order_id") == order_id)):
-        yield (
-            each.t, 6, "engine",
-            f"{EVENT_NAMES[each.event]}: {_state(each)} (output {each.output_seq} of partition {each.partition})",
-        )  # fmt: skip
-
-
-def _store(trace: Trace, order_id: int) -> Iterator[Line]:
-    cql = trace.events("cql")
-    for each in _each(rows(cql, ints(cql, "order_id") == order_id)):
-        ttl = f", ttl {each.ttl} s" if each.ttl >= 0 else ""
-        yield (
-            each.t, 8, each.host,
-            f"{each.operation} {each.table} revision {each.write_timestamp}{ttl}: {each.outcome} by {each.replicas} "
-            f"replicas, {(each.t - each.started_t) / 1e6:.1f} ms",
-        )  # fmt: skip
-    answers = trace.events("read_rows")
-    for each in _each(rows(answers, ints(answers, "order_id") == order_id)):
-        yield (
-            each.t, 8, f"user {each.user_id}",
-            f"reads revision {each.revision}, {_name(OrderStatus, each.status)}, {each.filled_quantity} of "
-            f"{each.quantity} filled (read {each.read_id})",
-        )  # fmt: skip
-
-
-def _final_rows(trace: Trace, order_id: int) -> Iterator[Line]:
-    for table in ("active_orders", "order_lookup", "order_history", "user_trades"):
-        for look, when in trace.looks:
-            final = trace.final(table, look)
-            mine = rows(final, ints(final, "order_id") == order_id)
-            for each in _each(mine):
-                detail = f"revision {each.revision}" if table == "order_lookup" else ""
-                if table in ("active_orders", "order_history"):
-                    detail = f"revision {each.revision}, {_name(OrderStatus, each.status)}"
-                elif table == "user_trades":
-                    detail = f"trade {each.trade_id}, {each.quantity} lots at {each.price}"
-                ttl = f", ttl {each.ttl} s" if each.ttl >= 0 else ""
-                yield each.t, 10, "store", f"{when}: row of {table}: {detail}{ttl}"
-            if not len(mine) and table == "active_orders" and len(final):
-                yield int(ints(final, "t")[0]), _ABSENT, "store", f"{when}: no row of {table}"
-
-
-def _each(frame: pd.DataFrame) -> Iterator[Any]:
-    """The rows of a table as named tuples of its columns."""
-    return frame.itertuples()
-
-
-def _state(event: Any) -> str:
-    """An order event, given as a named tuple of its columns, in words."""
-    return (
-        f"revision {event.revision}, {_name(Side, event.side)} {_name(OrderType, event.order_type)} "
-        f"{_name(TimeInForce, event.time_in_force)} at {event.price}, {_name(OrderStatus, event.status)}, "
-        f"{event.filled_quantity} of {event.quantity} filled{_reason(event.reason)}"
-    )
-
-
-def _name(codes: type[IntEnum], value: int) -> str:
-    try:
-        return codes(value).name.lower().replace("_", " ")
-    except ValueError:
-        return str(value)
-
-
-def _reason(value: int) -> str:
-    return f" ({_name(Reason, value)})" if value else ""
+def _first_account(verdict: Verdict) -> tuple[int, int] | None:
+    """The first user and asset that a verdict's violations name, None when they name none."""
+    if "user_id" not in verdict.violations or "asset_id" not in verdict.violations:
+        return None
+    named = verdict.violations.dropna(subset=["user_id", "asset_id"])
+    return (int(named["user_id"].iloc[0]), int(named["asset_id"].iloc[0])) if len(named) else None
 
 
 def _by_reason(values: Ints) -> dict[str, int]:
     unique, times = np.unique(values, return_counts=True)
-    return {_name(Reason, int(each)): int(count) for each, count in zip(unique, times, strict=True)}
+    return {name_of(Reason, int(each)): int(count) for each, count in zip(unique, times, strict=True)}
 
 
-def _violation(violation: Mapping[object, object]) -> str:
-    named = (f"{name}={value}" for name, value in violation.items() if name != "what" and not _is_missing(value))
+def _violation(trace: Trace, violation: Mapping[object, object]) -> str:
+    """A violation in a line: what is wrong, and the columns that identify it, codes in words."""
+    named = (
+        column_text(trace, str(name), value)
+        for name, value in violation.items()
+        if name != "what" and not _is_missing(value)
+    )
     return f"{violation['what']}: {', '.join(named)}"
 
 
 def _is_missing(value: object) -> bool:
     return value is None or value is pd.NA or (isinstance(value, float) and value != value)
-
-
-def _clock(t: int) -> str:
-    seconds, rest = divmod(t, 1_000_000_000)
-    return f"{seconds:>7}.{rest // 1_000:06d} s"

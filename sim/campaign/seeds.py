@@ -74,7 +74,7 @@ def run_seed(scenario: Scenario, work_folder: Path | None = None) -> SeedResult:
         from sim.run import run_scenario
         from traces.manifest import source_digest
         from traces.reachability import reached
-        from traces.summary import violation_lines
+        from traces.summary import first_violation
 
         code = source_digest()
         started = time.perf_counter()
@@ -83,9 +83,8 @@ def run_seed(scenario: Scenario, work_folder: Path | None = None) -> SeedResult:
         with tempfile.TemporaryDirectory(dir=parent) if _is_long(scenario) else nullcontext() as folder:
             result = run_scenario(scenario, Path(folder) / "trace" if folder else None, SILENT)
             goals = reached(result.trace)
-            # Below the heading of an invariant comes its first violation.
             first_violations = {
-                name: violation_lines(result.trace, {name: each})[1].strip()
+                name: first_violation(result.trace, each)
                 for name, each in result.verdicts.items()
                 if each.verdict == "violated"
             }

@@ -77,9 +77,9 @@ def explain(
     import json as json_text
 
     from traces.store import read_trace
-    from traces.summary import story
+    from traces.stories.order import order_story
 
-    lines = story(read_trace(trace), order)
+    lines = order_story(read_trace(trace), order)
     if not lines:
         raise CommandError(f"{trace}: nothing is known of an order {order}")
     print(json_text.dumps({"order_id": order, "story": lines}) if json else "\n".join(lines))

@@ -9,6 +9,7 @@ from sim.run import RunResult
 from sim.shrink.fewer import script_of
 from sim.shrink.shrinker import Shrunk
 from sim.shrink.story import story
+from traces.stories.order import work_began_ns
 from traces.summary import violation_lines
 
 
@@ -26,7 +27,7 @@ def as_json(shrunk: Shrunk, result: RunResult, repro: Path) -> dict[str, Any]:
         "runs": shrunk.runs,
         "is_finished": shrunk.is_finished,
         "wall_seconds": round(shrunk.wall_seconds, 3),
-        "story": story(shrunk.case),
+        "story": story(shrunk.case, work_began_ns(result.trace)),
         "test": test_case(shrunk, repro),
     }
 
@@ -46,7 +47,7 @@ def print_summary(shrunk: Shrunk, result: RunResult, repro: Path) -> None:
     rest = "" if shrunk.is_finished else ": it may become smaller yet"
     print(f"  {shrunk.runs} cases run in {shrunk.wall_seconds:.1f} s; {shrunk.ending}{rest}")
     print()
-    print("\n".join(story(shrunk.case)))
+    print("\n".join(story(shrunk.case, work_began_ns(result.trace))))
     print()
     broken = {shrunk.invariant: result.verdicts[shrunk.invariant]}
     print("\n".join(violation_lines(result.trace, broken)))

@@ -17,21 +17,42 @@ from sim.flows.operations import (
     Operation,
 )
 from sim.scenario import SECOND_NS, Scenario
+from sim.script import Strike
 from sim.shrink.fewer import script_of
 
 RAW_SHOWN: Final = 120
 """So many characters of a hostile text are shown; it may be as long as a record."""
 
 
-def story(case: Scenario) -> list[str]:
-    """A line for each operation and fault of a case with a script, in the order of time."""
+def story(case: Scenario, work_began_ns: int | None = None) -> list[str]:
+    """A line for each operation and fault of a case with a script, in the order of time.
+
+    A script counts time from when the work begins, a trace from the run's start. With the time at which a run of the
+    case began its work (`traces.stories.order.work_began_ns`) the times here are the trace's; without it, the first
+    line says what they are.
+    """
     script = script_of(case)
     symbols = script.topology.topology().symbols
     told = [(each.at_ns, _operation(each, symbols, case.gateways)) for each in script.operations]
-    told += [(each.at_ns, f"fault: {each.describe()}") for each in script.strikes]
-    lines = [f"{at_ns / SECOND_NS:10.6f} s  {what}" for at_ns, what in sorted(told, key=lambda line: line[0])]
-    lines.append(f"{case.duration_ns / SECOND_NS:10.6f} s  faults are healed, and the system settles")
-    return lines
+    told += [(each.at_ns, f"fault: {_strike(each)}") for each in script.strikes]
+    told.sort(key=lambda line: line[0])
+    told.append((case.duration_ns, "faults are healed, and the system settles"))
+    lines = [_line((work_began_ns or 0) + at_ns, what) for at_ns, what in told]
+    if work_began_ns is None:
+        return ["times since the work began, some seconds after the run's start:", *lines]
+    return [_line(work_began_ns, "the services are up, and the work begins"), *lines]
+
+
+def _line(at_ns: int, what: str) -> str:
+    return f"{at_ns / SECOND_NS:10.6f} s  {what}"
+
+
+def _strike(strike: Strike) -> str:
+    """What strikes, without when: `Strike.describe` gives the time on the script's own clock."""
+    lasts = f" for {strike.duration_ns / SECOND_NS:.3f} s" if strike.duration_ns else ""
+    strength = f", strength {strike.strength}" if strike.strength else ""
+    moment = f", waiting for {strike.moment}" if strike.moment else ""
+    return f"{strike.fault} on {strike.target}{lasts}{strength}{moment}"
 
 
 def _operation(operation: Operation, symbols: SymbolTable, gateways: int) -> str:

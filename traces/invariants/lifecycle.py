@@ -1,5 +1,7 @@
 """Invariants about orders' lives in the engine's own outputs: reference, completions, fills, cancels."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
@@ -8,6 +10,7 @@ from schema.codes import Verdict as Code
 from traces.derived import COMPLETION, PLACEMENT, REFUSAL, STATE_COLUMNS
 from traces.frames import frame_of
 from traces.matching_rows import (
+    Comparison,
     Ints,
     array,
     codes,
@@ -28,6 +31,8 @@ from traces.verdicts import Findings, Verdict, invariant
 
 IDENTITY = ("order_id", "user_id", "symbol_id", "partition", "output_seq")
 """What identifies an order event in a finding."""
+
+_PARTIES = ("maker_order_id", "taker_order_id")
 
 ANSWER_COLUMNS = (
     "user_id", "request_id", "attempt", "command", "outcome", "reason", "verdict", "verdict_reason", "order_id",
@@ -87,8 +92,7 @@ def lifecycle_matches_reference(trace: Trace) -> Verdict:
         return found.verdict
     judged = np.isin(ints(trace.outputs, "partition"), partitions)
     outputs = rows(trace.outputs, judged)
-    actual_events = _with_input(trace.order_events, outputs)
-    events = compare(expected.events, actual_events, ("partition", "input_offset", "event", "order_id"), STATE_COLUMNS)
+    events = _compare_events(expected.events, trace.order_events, outputs)
     found.checked(len(expected.events))
     where: tuple[str, ...] = (
         "order_id", "user_id", "symbol_id", "partition", "input_offset", "event", "revision", "status", "reason",
@@ -97,12 +101,7 @@ def lifecycle_matches_reference(trace: Trace) -> Verdict:
     found.add("event should not be there", events.unexpected, *where, "output_seq")
     found.add("event is there more than once", events.repeated, *where, "output_seq")
     found.add("event has another content", events.differing, *where, "output_seq", "differs")
-    trades = compare(
-        expected.trades,
-        _with_input(trace.trades, outputs),
-        ("partition", "input_offset", "position"),
-        EXPECTED_TRADE_COLUMNS[3:],
-    )
+    trades = _compare_trades(expected.trades, trace.trades, outputs, ("position",))
     where = ("partition", "input_offset", "position", "maker_order_id", "taker_order_id", "price", "quantity")
     found.checked(len(expected.trades))
     found.add("trade is missing", trades.missing, *where)
@@ -115,13 +114,36 @@ def lifecycle_matches_reference(trace: Trace) -> Verdict:
         ("partition", "input_offset"),
         ("time_ns", "verdict", "verdict_reason"),
     )
-    where = ("partition", "input_offset")
     if trace.has_settled:
-        found.add("input has no output", verdicts.missing, *where)
-    found.add("output without an input", verdicts.unexpected, *where, "output_seq")
-    found.add("input has more than one output", verdicts.repeated, *where, "output_seq")
-    found.add("output has another verdict or time", verdicts.differing, *where, "output_seq", "differs")
+        found.add("input has no output", verdicts.missing, "partition", "input_offset")
+    where = ("request_id", "order_id", "user_id", "partition", "input_offset", "output_seq")
+    found.add("output without an input", verdicts.unexpected, *where)
+    found.add("input has more than one output", verdicts.repeated, *where)
+    found.add("output has another verdict or time", verdicts.differing, *where, "differs")
     return found.verdict
+
+
+@dataclass(frozen=True)
+class OrderDifferences:
+    """Where the engine's word on one order is not the reference's: its events, and the trades that it had a part in.
+    The rows on both sides have the `input_offset` that caused them; those of the engine have its `output_seq` too."""
+
+    events: Comparison
+    trades: Comparison
+
+
+def order_differences(trace: Trace, order_id: int) -> OrderDifferences:
+    """What `lifecycle-matches-reference` says of one order. Nothing differs in a partition that cannot be judged."""
+    expected, partitions = trace.reference
+    outputs = rows(trace.outputs, np.isin(ints(trace.outputs, "partition"), partitions))
+    # Its trades by who traded with it, not by their place in the output: one that is missing moves all after it.
+    return OrderDifferences(
+        _compare_events(_of_order(expected.events, order_id), _of_order(trace.order_events, order_id), outputs),
+        _compare_trades(
+            _of_order(expected.trades, order_id, *_PARTIES), _of_order(trace.trades, order_id, *_PARTIES), outputs,
+            _PARTIES,
+        ),
+    )  # fmt: skip
 
 
 @invariant("completion-once")
@@ -319,6 +341,23 @@ def decided_outputs(trace: Trace) -> pd.DataFrame:
     verdict, reason = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
     verdict[theirs], reason[theirs] = ints(told, "verdict"), ints(told, "reason")
     return outputs.assign(verdict=verdict[mine], verdict_reason=reason[mine])
+
+
+def _of_order(frame: pd.DataFrame, order_id: int, *columns: str) -> pd.DataFrame:
+    is_its = [ints(frame, column) == order_id for column in columns or ("order_id",)]
+    return rows(frame, np.logical_or.reduce(is_its))
+
+
+def _compare_events(expected: pd.DataFrame, actual: pd.DataFrame, outputs: pd.DataFrame) -> Comparison:
+    key = ("partition", "input_offset", "event", "order_id")
+    return compare(expected, _with_input(actual, outputs), key, STATE_COLUMNS)
+
+
+def _compare_trades(
+    expected: pd.DataFrame, actual: pd.DataFrame, outputs: pd.DataFrame, told_apart_by: tuple[str, ...]
+) -> Comparison:
+    key = ("partition", "input_offset", *told_apart_by)
+    return compare(expected, _with_input(actual, outputs), key, EXPECTED_TRADE_COLUMNS[3:])
 
 
 def _with_input(events: pd.DataFrame, outputs: pd.DataFrame) -> pd.DataFrame:

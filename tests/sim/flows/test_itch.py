@@ -252,7 +252,7 @@ def test_an_unknown_type_without_a_length_is_refused(load: Load) -> None:
 
 
 def test_a_file_without_orders_is_refused(load: Load) -> None:
-    with pytest.raises(FlowError, match="no order in it can be applied .*; 1 of D: names an order that is not there"):
+    with pytest.raises(FlowError, match=r"no order in it can be applied .*; 1 of D: names an order that is not there"):
         load(framed(system_event(0, "O"), delete(1, 1)))
 
 

@@ -17,9 +17,10 @@ CASE = written_out(Scenario(seed=3, orders=5, users=4, symbols=1, faults="none",
 SYMBOL = next(iter(script_of(CASE).topology.topology().symbols)).name
 
 
-def told(*operations: Operation, strikes: tuple[Strike, ...] = ()) -> list[str]:
+def told(*operations: Operation, strikes: tuple[Strike, ...] = (), work_began_ns: int | None = None) -> list[str]:
+    """The story without its first line, which says what the times are."""
     script = msgspec.structs.replace(script_of(CASE), operations=operations, strikes=strikes)
-    return story(replace(CASE, script=script))
+    return story(replace(CASE, script=script), work_began_ns)[1:]
 
 
 @pytest.mark.parametrize(
@@ -86,5 +87,26 @@ def test_operations_and_faults_stand_in_the_order_of_time() -> None:
     )
     assert [line[:12] for line in lines] == ["  0.002000 s", "  0.003000 s", "  0.004000 s", "  2.000000 s"]
     assert lines[0].endswith("at gateway 1, and again after 0.5 s")
-    assert "fault: crash" in lines[1]
+    assert lines[1].endswith("fault: crash on matching-1")
     assert lines[-1].endswith("faults are healed, and the system settles")
+
+
+def test_times_are_those_of_the_trace_where_it_is_known_when_the_work_began() -> None:
+    script = msgspec.structs.replace(
+        script_of(CASE), operations=(Operation(1_839_419_000, 1, READ, "q1", query="balances"),), strikes=()
+    )
+    lines = story(replace(CASE, script=script), 6_000_000_000)
+    assert [line[:12] for line in lines] == ["  6.000000 s", "  7.839419 s", "  8.000000 s"]
+    assert lines[0].endswith("the work begins")
+
+
+def test_without_a_trace_the_first_line_says_what_the_times_count_from() -> None:
+    assert "since the work began" in story(CASE)[0]
+
+
+def test_a_fault_has_no_time_but_the_storys() -> None:
+    strike = Strike("no-leader", 214_000_000, 1_500_000_000, "validated.orders", 5, "during-recovery")
+    lines = told(strikes=(strike,), work_began_ns=6_000_000_000)
+    assert lines[0] == (
+        "  6.214000 s  fault: no-leader on validated.orders for 1.500 s, strength 5, waiting for during-recovery"
+    )
