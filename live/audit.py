@@ -45,6 +45,8 @@ NOT_SHOWN: Final = {
     "reads-complete": "what clients read is not recorded",
     "reads-own-user": "what clients read is not recorded",
     "no-resurrection": "what clients read is not recorded",
+    "statements-at-quorum": "statements are not recorded",
+    "offsets-after-rows": "statements are not recorded",
     "converges": "the system is at work, and has no need to come to rest",
     "corrupt-input-stops": "no damaged record was found; alarms are not recorded",
     "placement-accounted": "settlement is behind",

@@ -80,7 +80,7 @@ DEFECTS = (
     Defect(
         "reads-at-one",
         "queries ask a single replica",
-        ("reads-complete", "no-resurrection"),
+        ("statements-at-quorum", "reads-complete", "no-resurrection"),
         (Replacement(Queries, "prepare", _at_one),),
     ),
 )

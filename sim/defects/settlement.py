@@ -238,7 +238,7 @@ DEFECTS = (
     Defect(
         "offsets-before-rows",
         "settlement records its progress and commits its offsets before the rows are acknowledged",
-        ("rows-complete",),
+        ("offsets-after-rows", "rows-complete"),
         (Replacement(PartitionSettler, "_record", _offsets_first),),
     ),
     Defect(

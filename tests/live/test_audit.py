@@ -15,7 +15,14 @@ from live.cassandra import CassandraConnection
 from tests.live.conftest import RealServers
 from tests.live.running import COMMAND, ServeAll
 
-UNSEEN = {"reads-complete", "reads-own-user", "no-resurrection", "corrupt-input-stops"}
+UNSEEN = {
+    "reads-complete",
+    "reads-own-user",
+    "no-resurrection",
+    "statements-at-quorum",
+    "offsets-after-rows",
+    "corrupt-input-stops",
+}
 """What a system does not show from outside."""
 
 

@@ -34,6 +34,7 @@ from tests.traces.damage import (
     replace,
 )
 from traces.invariants import _STAGES, ORDER, check, check_one
+from traces.invariants.lifecycle import order_differences
 from traces.manifest import Manifest, TopologyRecord
 from traces.tables import KeptTables
 from traces.trace import Trace
@@ -442,6 +443,19 @@ def settled_answer_lacks_an_order_whose_write_was_never_acknowledged(world: Mini
 def settled_answer_holds_a_finished_order(world: MiniWorld) -> None:
     read = _read_after_settling(world, 2)
     copy(world, "read_rows", {"read_id": read, "position": 5, "created_at": 1}, order_id=CANCELLED)
+
+
+# --- statements-at-quorum and offsets-after-rows; tests/traces/test_sharper.py has more
+
+
+@breaks("statements-at-quorum", "is not at LOCAL_QUORUM")
+def rows_are_written_at_one(world: MiniWorld) -> None:
+    edit(world, "cql", {"consistency": "ONE"}, table="order_lookup")
+
+
+@breaks("offsets-after-rows", "before progress had reached it")
+def offset_is_committed_before_the_progress(world: MiniWorld) -> None:
+    world.emit("offset_commits", group="settlement", topic=topics.ENGINE_OUTPUTS, partition=0, offset=3, outcome="ok")
 
 
 # --- reads-own-user
@@ -972,13 +986,17 @@ def settlement_skips_a_gap(world: MiniWorld) -> None:
 # --- the tests
 
 
+NOT_IN_THE_BUSY_WORLD = ("corrupt-input-stops", "offsets-after-rows")
+"""Nothing is damaged there, and nobody commits offsets."""
+
+
 @pytest.fixture(scope="module")
 def sound() -> Trace:
     """The trace of the busy world, undamaged."""
     return busy_world().trace()
 
 
-@pytest.mark.parametrize("invariant", [name for name in ORDER if name != "corrupt-input-stops"])
+@pytest.mark.parametrize("invariant", [name for name in ORDER if name not in NOT_IN_THE_BUSY_WORLD])
 def test_invariant_holds_on_a_sound_trace(sound: Trace, invariant: str) -> None:
     verdict = check_one(sound, invariant)
     assert verdict.violations.to_dict("records") == []
@@ -1138,3 +1156,38 @@ def test_table_that_was_released_comes_back_the_same_and_says_nothing_twice() ->
 def test_every_invariant_is_judged_in_one_stage() -> None:
     assert sorted(name for names, _ in _STAGES for name in names) == sorted(ORDER)
     assert list(check(busy_world().trace())) == list(ORDER)
+
+
+def test_an_output_with_another_verdict_names_its_order_and_request() -> None:
+    world = busy_world()
+    damage = next(each for _, says, each in DAMAGES if says == "output has another verdict or time")
+    damage(world)
+    violations = check_one(world.trace(), "lifecycle-matches-reference").violations
+    found = violations[violations["what"] == "output has another verdict or time"]
+    assert (found["order_id"] > 0).all()
+    assert found["request_id"].str.startswith("r").all()
+
+
+def test_differences_of_one_order_are_those_of_the_invariant_that_name_it() -> None:
+    world = busy_world()
+    change_completion(world, SOLD, lambda _: [])
+    change_trades(world, price=99)
+    trace = world.trace()
+    violations = check_one(trace, "lifecycle-matches-reference").violations
+    assert set(violations["what"]) == {"event is missing", "trade has another content"}
+    of_sold, of_bought, of_resting = (order_differences(trace, each) for each in (SOLD, BOUGHT, RESTING))
+    assert (len(of_sold.events.missing), len(of_sold.trades.differing)) == (1, 1)
+    assert (len(of_bought.events.missing), len(of_bought.trades.differing)) == (0, 1)
+    assert len(of_resting.events.missing) == len(of_resting.trades.differing) == 0
+    assert of_sold.events.matched + of_sold.trades.matched > 0
+
+
+def test_a_trade_that_is_missing_does_not_make_others_differ_for_their_orders() -> None:
+    world = MiniWorld()
+    first, second = world.place(1, SELL, 100, 1), world.place(2, SELL, 100, 1)
+    world.place(3, BUY, 100, 2)
+    world.rewrite_outputs(lambda output: replace(output, trades=output.trades[1:]))
+    trace = world.settle().trace()
+    assert len(order_differences(trace, first).trades.missing) == 1
+    of_second = order_differences(trace, second).trades
+    assert len(of_second.missing) == len(of_second.unexpected) == len(of_second.differing) == 0

@@ -9,7 +9,7 @@ from typing import Final
 
 import pandas as pd
 
-from traces.invariants import chains, convergence, funds, lifecycle, reads, requests, rows
+from traces.invariants import chains, convergence, funds, lifecycle, reads, requests, rows, statements
 from traces.manifest import TraceError
 from traces.trace import Trace
 from traces.verdicts import INVARIANTS, Verdict
@@ -25,6 +25,8 @@ ORDER = (
     "reads-complete",
     "reads-own-user",
     "no-resurrection",
+    "statements-at-quorum",
+    "offsets-after-rows",
     "cancel-honoured",
     "fills-add-up",
     "funds-conserved",
@@ -37,7 +39,7 @@ ORDER = (
 )
 """The ids in the order of the design's table."""
 
-THEMES = (lifecycle, rows, reads, funds, requests, chains, convergence)
+THEMES = (lifecycle, rows, reads, statements, funds, requests, chains, convergence)
 """The modules that define them."""
 
 
@@ -61,8 +63,8 @@ _STAGES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
     ),
     (("fills-add-up",), ()),
     (
-        ("reads-complete", "reads-own-user", "no-resurrection"),
-        ("cql", "written_rows", "reads", "read_rows", "lifecycle"),
+        ("reads-complete", "reads-own-user", "no-resurrection", "statements-at-quorum", "offsets-after-rows"),
+        ("cql", "written_rows", "reads", "read_rows", "lifecycle", "offset_commits", "rebalances"),
     ),
     (("funds-conserved", "locks-match-orders"), ("fund_updates", "fund_entries")),
     (("ledger-matches-balances", "converges"), ()),

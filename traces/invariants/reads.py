@@ -33,7 +33,8 @@ def reads_complete(trace: Trace) -> Verdict:
     completion was not yet written when it ended; once settled it is exactly the live orders, newest first.
 
     At any time, an answer to active_orders holds live orders only, each once, of the symbol asked for, newest first,
-    and each as the engine said it was at that revision. A limit may cut off the oldest only.
+    and each as the engine said it was at that revision. A limit may cut off the oldest only. An answer to a read of one
+    order is that order, once.
     """
     found = Findings()
     reads = trace.events("reads")
@@ -254,7 +255,13 @@ def _check_complete(trace: Trace, found: Findings, lists: pd.DataFrame, listed: 
 
 
 def _check_singles(trace: Trace, found: Findings, singles: pd.DataFrame, answers: pd.DataFrame) -> None:
-    """A read of one order finds it once its row and its lookup have been acknowledged."""
+    """A read of one order finds that order and no other, and finds it once its row and its lookup have been
+    acknowledged."""
+    at = find(ints(answers, "read_id"), ints(singles, "read_id"))
+    given, asked = rows(answers, at >= 0), ints(singles, "order_id")[at[at >= 0]]
+    which = ("read_id", "user_id", "order_id")
+    found.where("another order than was asked for", given, ints(given, "order_id") != asked, *which, asked_for=asked)
+    found.where("more than one row for one order", given, repeated(given, ("read_id",)), *which)
     placements = trace.placements
     at = find(ints(singles, "order_id"), ints(placements, "order_id"))
     own = (at >= 0) & ((ints(placements, "user_id")[at] if len(placements) else 0) == ints(singles, "user_id"))
@@ -267,9 +274,7 @@ def _check_singles(trace: Trace, found: Findings, singles: pd.DataFrame, answers
         written = rows(written, array(written, "outcome") == "ok")
         since = np.maximum(since, _first_per_order(unique, ints(written, "order_id"), ints(written, "t"))[inverse])
     answered = np.isin(ints(mine, "read_id"), ints(answers, "read_id"))
-    found.where(
-        "order was not found", mine, (since < ints(mine, "asked_t")) & ~answered, "read_id", "user_id", "order_id"
-    )
+    found.where("order was not found", mine, (since < ints(mine, "asked_t")) & ~answered, *which)
 
 
 def _settled_at(trace: Trace) -> int:

@@ -5,6 +5,7 @@ import pandas as pd
 
 from schema.codes import Outcome, Reason
 from schema.topics import FUND_UPDATES, ORDER_REQUESTS, ORDER_RESPONSES, VALIDATED_ORDERS
+from traces.invariants.letters import check_dead_letters
 from traces.invariants.lifecycle import ANSWER_COLUMNS, RequestNumbers, decided_outputs
 from traces.matching_rows import (
     Mask,
@@ -63,6 +64,7 @@ def no_lost_ack(trace: Trace) -> Verdict:
     _check_transfers(trace, found, numbers, answers, ~for_engine & (outcome == "accepted"))
     _check_balance_core(trace, found)
     _check_sent(trace, found)
+    check_dead_letters(trace, found)
     return found.verdict
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from schema.codes import OrderStatus, OrderType, Outcome, Reason
 from schema.identifiers import INT64_MAX
@@ -34,9 +36,20 @@ _LEDGER_VALUES = (
     "user_partition", "event_seq",
 )  # fmt: skip
 _INT32_MAX = 2**31 - 1
+_NS_PER_S = 1_000_000_000
 _CLOCK_FAULTS = ("clock-jump", "clock-drift")
+_DATABASE_CLOCK_FAULT = "database-clock-skew"
 _TTL_SLACK_S = 3600
 """How much longer than 24 hours a time to live may be, because hosts' clocks differ."""
+_ROUNDING_S = 2
+"""How far an expiry may be from 24 hours after the completion where all clocks are right. Settlement rounds the time to
+live up to a second; the database counts from a whole second, and tells the rest of it in whole seconds."""
+_WAITING_MAX_S = 30
+"""How long a statement may be with the adapter and the driver (settlement's `give_up_ms`) after its time to live was
+computed. Then it is sent again, with a time to live computed anew."""
+_IN_FLIGHT_MAX = 256
+"""Where fewer statements than so many are under way (settlement's `max_in_flight`) none waits: it is sent in the moment
+in which its time to live is computed."""
 
 
 @invariant("rows-complete")
@@ -45,7 +58,9 @@ def rows_complete(trace: Trace) -> Verdict:
     every balance event its ledger row, until their time to live.
 
     25 hours later the same is true of everything but finished orders' rows in active_orders and order_lookup: those
-    are gone. settlement_progress stands at the last record of each chained partition.
+    are gone. They go 24 hours after the completion, whenever they are written and however often: where no clock was
+    wrong, the row's time to live says so, and that of every write of it. settlement_progress stands at the last record
+    of each chained partition.
     """
     found = Findings()
     if not trace.rows_are_due:
@@ -71,6 +86,7 @@ def rows_complete(trace: Trace) -> Verdict:
             found.where(f"{what} {when}", expected, ~is_in(expected, table, key), *identity)
         _check_expiry(trace, found, look, rows(orders, final), active, lookup)
         _check_progress(trace, found, look, when)
+    _check_written_expiry(trace, found, rows(orders, final))
     return found.verdict
 
 
@@ -292,18 +308,75 @@ def _check_expiry(
     trace: Trace, found: Findings, look: int, finished: pd.DataFrame, active: pd.DataFrame, lookup: pd.DataFrame
 ) -> None:
     """A finished order's rows expire 24 hours after its completion."""
+    clock_was_wrong = any(fault in trace.struck_faults for fault in _CLOCK_FAULTS)
+    # The clocks of an audited system agree as well as anybody's; those of the database are another's than settlement's.
+    is_exact = trace.manifest.audit is None and _DATABASE_CLOCK_FAULT not in trace.struck_faults
     for name, table in (("active_orders", active), ("order_lookup", lookup)):
-        left = rows(table, np.isin(ints(table, "order_id"), ints(finished, "order_id")))
+        at = find(ints(table, "order_id"), ints(finished, "order_id"))
+        left, completed_at = rows(table, at >= 0), ints(finished, "updated_at")[at[at >= 0]]
         ttl = ints(left, "ttl")
-        too_long = (ttl < 0) | (ttl > FINISHED_ROW_TTL_S + _TTL_SLACK_S)
-        clock_was_wrong = any(fault in trace.struck_faults for fault in _CLOCK_FAULTS)
-        if look == 0:
-            # Clocks that a fault has set apart may lengthen a time to live, but never make it endless.
-            wrong = ttl < 0 if clock_was_wrong else too_long
-            found.where(f"finished order's row of {name} would not expire in time", left, wrong, "order_id", "ttl")
-        else:
+        if look == 1:
             wrong = ttl < 0 if clock_was_wrong else np.ones(len(left), dtype=bool)
             found.where(f"finished order's row of {name} is still there 25 hours later", left, wrong, "order_id", "ttl")
+            continue
+        # Clocks that a fault has set apart may lengthen a time to live, but never make it endless.
+        wrong = ttl < 0 if clock_was_wrong else (ttl < 0) | (ttl > FINISHED_ROW_TTL_S + _TTL_SLACK_S)
+        found.where(f"finished order's row of {name} would not expire in time", left, wrong, "order_id", "ttl")
+        if is_exact and not clock_was_wrong:
+            late_ns = _late_ns(trace, ints(left, "t"), ttl, completed_at)
+            # The statement that was overtaken by its own repetition may be the one that was applied.
+            off = (late_ns < -_ROUNDING_S * _NS_PER_S) | (late_ns > (_ROUNDING_S + _WAITING_MAX_S) * _NS_PER_S)
+            found.where(
+                f"finished order's row of {name} does not expire 24 hours after its completion", left, off & ~wrong,
+                "order_id", "ttl", late_s=np.round(late_ns / _NS_PER_S, 3),
+            )  # fmt: skip
+
+
+def _check_written_expiry(trace: Trace, found: Findings, finished: pd.DataFrame) -> None:
+    """Every write of a finished order's row, the repeated ones too, leaves it what is left of the 24 hours.
+
+    The database's clocks have no part in this; and a row that is written again as it was can be told from one that was
+    given a new life, which the final rows hardly show.
+    """
+    if not trace.has("cql") or any(fault in trace.struck_faults for fault in _CLOCK_FAULTS):
+        return
+    columns = ("t", "host", "table", "order_id", "ttl", "started_t")
+    with_ttl = [piece.filter(pc.greater_equal(piece.column("ttl"), 0)) for piece in trace.tables.pieces("cql", columns)]
+    table = pa.concat_tables(with_ttl)
+    ttl, started_t = table.column("ttl").to_numpy(), table.column("started_t").to_numpy()
+    at = find(table.column("order_id").to_numpy(), ints(finished, "order_id"))
+    found.checked(int(np.count_nonzero(at >= 0)))
+    completed_at = np.append(ints(finished, "updated_at"), 0)[at]
+    late_ns = _late_ns(trace, started_t, ttl, completed_at)
+    # What is written when its time has passed cannot be given less than a second.
+    off = (at >= 0) & (np.abs(late_ns) > _ROUNDING_S * _NS_PER_S) & (ttl > 1)
+    if not off.any():
+        return
+    writes = Trace(trace.manifest, {"cql": table}).events("cql", *columns)
+    may_have_waited = (late_ns > 0) & (late_ns <= (_ROUNDING_S + _WAITING_MAX_S) * _NS_PER_S)
+    off &= ~(may_have_waited & (_under_way(trace, writes) >= _IN_FLIGHT_MAX))
+    found.where(
+        "write of a finished order's row does not make it expire 24 hours after its completion", writes, off,
+        "table", "order_id", "ttl", "host", "started_t", late_s=np.round(late_ns / _NS_PER_S, 3),
+    )  # fmt: skip
+
+
+def _late_ns(trace: Trace, t: Ints, ttl: Ints, completed_at: Ints) -> Ints:
+    """How much later than 24 hours after the completion what has this time to live at that time expires."""
+    return trace.manifest.epoch_ns + t - completed_at + (ttl - FINISHED_ROW_TTL_S) * _NS_PER_S
+
+
+def _under_way(trace: Trace, writes: pd.DataFrame) -> Ints:
+    """How many statements of its host were under way when each of these began."""
+    statements = trace.events("cql", "host", "started_t", "t")
+    found = np.zeros(len(writes), dtype=np.int64)
+    for host in np.unique(array(writes, "host").astype(str)).tolist():
+        mine = array(statements, "host") == host
+        asked = array(writes, "host") == host
+        began = ints(writes, "started_t")[asked]
+        started = np.searchsorted(np.sort(ints(statements, "started_t")[mine]), began, side="right")
+        found[asked] = started - np.searchsorted(np.sort(ints(statements, "t")[mine]), began)
+    return found
 
 
 def _check_progress(trace: Trace, found: Findings, look: int, when: str) -> None:
