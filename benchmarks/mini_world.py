@@ -24,7 +24,7 @@ from schema.events import (
     ReplaceOrder,
     Withdraw,
 )
-from schema.identifiers import AssetId, OrderId, SymbolId, UserId
+from schema.identifiers import INT64_MAX, AssetId, OrderId, SymbolId, UserId
 from schema.symbols import Asset, Symbol, SymbolTable
 from schema.tables import ORDER_COLUMNS, TABLE_COLUMNS
 from settlement.rows import RowBatch
@@ -242,7 +242,10 @@ class MiniWorld:
         user = request.user_id
         name = type(request).__name__.removesuffix("Order").removesuffix("draw").lower()
         command = {"with": "withdraw"}.get(name, name)
-        self.emit("client_requests", user_id=user, request_id=request.request_id, attempt=1, command=command)
+        self.emit(
+            "client_requests", user_id=user, request_id=request.request_id, attempt=1, command=command,
+            **_written(request),
+        )  # fmt: skip
         partition = TOPOLOGY.user_partition(user)
         offset = self._append(topics.ORDER_REQUESTS, partition, wire.encode(request))
         decision = self._cores[partition].apply_request(request, topics.ORDER_REQUESTS, partition, offset)
@@ -353,6 +356,18 @@ class MiniWorld:
         self.events["final_settlement_progress"].clear()
         for look in looks:
             self._progress_rows(look)
+
+
+def _written(request: Any) -> Row:
+    """What a client writes in a request, as client_requests has it: a new order's id is not the client's."""
+    names = (
+        "symbol_id", "order_id", "side", "order_type", "time_in_force", "price", "quantity", "max_spend", "asset_id",
+        "amount",
+    )  # fmt: skip
+    written = {name: min(getattr(request, name), INT64_MAX) for name in names if hasattr(request, name)}
+    if isinstance(request, PlaceOrder | ReplaceOrder):
+        written["order_id"] = getattr(request, "replaced_order_id", 0)
+    return written
 
 
 def _state_row(state: Any) -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
 """The invariants of design section 7: what must hold of every trace, whatever was thrown at the system.
 
 Each is a function from a trace to a verdict that looks at recorded tables only. They are grouped by what they are
-about: lifecycle, rows, reads, funds, requests, chains, convergence.
+about: lifecycle, rows, reads, statements, funds, the balance core, requests and their way, chains, convergence.
 """
 
 import gc
@@ -9,7 +9,7 @@ from typing import Final
 
 import pandas as pd
 
-from traces.invariants import chains, convergence, funds, lifecycle, reads, requests, rows, statements
+from traces.invariants import chains, convergence, core, funds, lifecycle, reads, requests, rows, statements, way
 from traces.manifest import TraceError
 from traces.trace import Trace
 from traces.verdicts import INVARIANTS, Verdict
@@ -32,14 +32,17 @@ ORDER = (
     "funds-conserved",
     "locks-match-orders",
     "ledger-matches-balances",
+    "core-matches-reference",
     "chain-unbroken",
     "no-lost-ack",
+    "requests-carried",
+    "answers-told",
     "converges",
     "corrupt-input-stops",
 )
 """The ids in the order of the design's table."""
 
-THEMES = (lifecycle, rows, reads, statements, funds, requests, chains, convergence)
+THEMES = (lifecycle, rows, reads, statements, funds, core, requests, way, chains, convergence)
 """The modules that define them."""
 
 
@@ -47,7 +50,11 @@ _STAGES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
     # Invariants that are judged together, and the tables that none after them looks at.
     (("lifecycle-matches-reference", "completion-once"), ("reference",)),
     (
-        ("cancel-honoured", "no-lost-ack", "chain-unbroken", "corrupt-input-stops"),
+        ("requests-carried", "answers-told"),
+        ("requests", "responses", "sent_updates", "client_requests", "Way"),
+    ),
+    (
+        ("core-matches-reference", "cancel-honoured", "no-lost-ack", "chain-unbroken", "corrupt-input-stops"),
         (
             "validated",
             "dead_letters",
