@@ -266,6 +266,25 @@ def test_progress_may_have_been_written_by_a_process_that_ended(event: str, verd
     assert judged(world, offsets_after_rows).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("assigned_ns", "ended_ns", "verdict"),
+    [(-500, 500, "holds"), (-500, None, "violated"), (500, 700, "violated"), (None, 500, "violated")],
+)
+def test_progress_may_have_been_written_by_a_process_that_hung_when_its_partition_was_taken_over_and_ended_later(
+    assigned_ns: int | None, ended_ns: int | None, verdict: str
+) -> None:
+    world = settled_world()
+    drop(world, "cql", table="settlement_progress")
+    edit(world, "rebalances", {"t": 0})
+    committed_t = committed(world)["t"]
+    if assigned_ns is not None:
+        taken = world.emit("rebalances", group="settlement", action="assign", member="two")
+        taken["t"] = committed_t + assigned_ns
+    if ended_ns is not None:
+        world.emit("lifecycle", event="crash", service="settlement")["t"] = committed_t + ended_ns
+    assert judged(world, offsets_after_rows).verdict == verdict
+
+
 @pytest.mark.parametrize("table", ["active_orders", "order_lookup", "order_history"])
 def test_offset_is_committed_after_the_rows_of_an_order(table: str) -> None:
     world = settled_world()

@@ -4,9 +4,8 @@ import numpy as np
 import pandas as pd
 
 from schema.codes import LIVE_STATUSES, OrderStatus
-from schema.services import SETTLEMENT
+from traces.invariants.ends import settled_at, settlement_ends
 from traces.invariants.lifecycle import first_placements
-from traces.kinds import PROCESS_ENDS
 from traces.matching_rows import (
     Ints,
     array,
@@ -15,7 +14,6 @@ from traces.matching_rows import (
     count,
     find,
     ints,
-    is_any,
     is_first,
     renamed,
     repeated,
@@ -180,26 +178,18 @@ def _live_times(trace: Trace) -> pd.DataFrame:
     # A statement under way when settlement's process ended is not recorded: until the last of these ends, a completion
     # may have been written as soon as it was in the log.
     in_log = _first_per_order(placed, ints(completions, "order_id"), ints(completions, "t"))
-    final_since = np.where(in_log < _settlement_ended(trace), np.minimum(final_since, in_log), final_since)
+    final_since = np.where(in_log < settlement_ends(trace).max(initial=0), np.minimum(final_since, in_log), final_since)
     return orders.assign(
         there_since=_first_per_order(placed, ints(live, "order_id"), ints(live, "t")),
         final_since=final_since,
     )
 
 
-def _settlement_ended(trace: Trace) -> int:
-    """When a process of settlement ended last before all had settled; 0 when none did."""
-    lives = trace.events("lifecycle")
-    ended = rows(lives, is_any(lives, "event", *PROCESS_ENDS) & (array(lives, "service") == SETTLEMENT))
-    ended_t = ints(ended, "t")
-    return int(ended_t[ended_t < _settled_at(trace)].max(initial=0))
-
-
 def _check_complete(trace: Trace, found: Findings, lists: pd.DataFrame, listed: pd.DataFrame) -> None:
     orders = _live_times(trace).sort_values(["user_id", "there_since"], kind="stable").reset_index(drop=True)
     user, symbol, order_id = ints(orders, "user_id"), ints(orders, "symbol_id"), ints(orders, "order_id")
     since, until, created = ints(orders, "there_since"), ints(orders, "final_since"), ints(orders, "created_at_ns")
-    settled_t = _settled_at(trace)
+    settled_t = settled_at(trace)
     live_now = ~np.isin(order_id, ints(trace.completions, "order_id"))
     by_read = np.argsort(ints(listed, "read_id"), kind="stable")
     row_read, row_order = ints(listed, "read_id")[by_read], ints(listed, "order_id")[by_read]
@@ -275,9 +265,3 @@ def _check_singles(trace: Trace, found: Findings, singles: pd.DataFrame, answers
         since = np.maximum(since, _first_per_order(unique, ints(written, "order_id"), ints(written, "t"))[inverse])
     answered = np.isin(ints(mine, "read_id"), ints(answers, "read_id"))
     found.where("order was not found", mine, (since < ints(mine, "asked_t")) & ~answered, *which)
-
-
-def _settled_at(trace: Trace) -> int:
-    phases = trace.events("phases")
-    settled = rows(phases, array(phases, "phase") == "settled")
-    return int(ints(settled, "t")[0]) if len(settled) else _NEVER

@@ -13,8 +13,8 @@ from schema.services import SETTLEMENT
 from schema.tables import SETTLEMENT_PROGRESS
 from schema.topics import BALANCE_EVENTS, ENGINE_OUTPUTS
 from traces.derived import REFUSAL
+from traces.invariants.ends import settlement_ends
 from traces.invariants.reads import written_rows
-from traces.kinds import PROCESS_ENDS
 from traces.matching_rows import Ints, array, ints, is_any
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
@@ -61,7 +61,8 @@ def offsets_after_rows(trace: Trace) -> Verdict:
     The recorded statements do not say whose progress they write. One counts for every partition whose log held a
     record of its sequence when it began. It counts from its acknowledgement on; or from the next assignment of
     partitions, because who takes a partition over reads what a write has left whose answer nobody has got. When a
-    process of settlement ends, what it had under way is not recorded: any record in the log by then may be covered.
+    process of settlement ends, what it had under way is not recorded: any record in the log by then may be covered;
+    and any in the log by an assignment before that, for who takes a partition over from one that hangs.
     """
     found = Findings()
     commits = trace.events("offset_commits")
@@ -214,22 +215,21 @@ class _Progress:
         )
         changes = trace.events("rebalances")
         is_assignment = (array(changes, "group") == SETTLEMENT) & (array(changes, "action") == "assign")
-        moments = np.append(np.sort(ints(changes, "t")[is_assignment]), _NEVER)
-        self._since = np.minimum(acknowledged_t, moments[np.searchsorted(moments[:-1], self._started_t)])
-        lives = trace.events("lifecycle")
-        self._ended_t = ints(lives, "t")[
-            is_any(lives, "event", *PROCESS_ENDS) & (array(lives, "service") == SETTLEMENT)
-        ]
+        assigned_t = np.sort(ints(changes, "t")[is_assignment])
+        moments = np.append(assigned_t, _NEVER)
+        self._since = np.minimum(acknowledged_t, moments[np.searchsorted(assigned_t, self._started_t)])
+        ended_t = settlement_ends(trace)
+        self._unrecorded_t = np.append(ended_t, assigned_t[assigned_t < ended_t.max(initial=0)])
 
     def covered(self, sequence: Ints, appended_t: Ints, moments: Ints) -> Ints:
         """How far progress may have covered a partition at some moments. Its records have these sequences, and were
         appended then."""
-        began, ended = (
+        began, unrecorded = (
             np.append(0, sequence)[np.searchsorted(appended_t, each, "right")]
-            for each in (self._started_t, self._ended_t)
+            for each in (self._started_t, self._unrecorded_t)
         )
-        reached = np.append(np.where(self._sequence <= began, self._sequence, 0), ended)
-        since = np.append(self._since, self._ended_t)
+        reached = np.append(np.where(self._sequence <= began, self._sequence, 0), unrecorded)
+        since = np.append(self._since, self._unrecorded_t)
         order = np.argsort(since, kind="stable")
         highest: Ints = np.maximum.accumulate(np.append(0, reached[order]))
         return highest[np.searchsorted(since[order], moments, "right")]
