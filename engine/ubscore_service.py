@@ -15,7 +15,7 @@ from engine.request_rules import read_request
 from engine.ubscore import BalanceCore, Decision
 from schema import wire
 from schema.codes import Outcome
-from schema.events import DeadLetter, PlaceOrder, ReplaceOrder
+from schema.events import DEAD_LETTER_BYTES_MAX, DeadLetter, PlaceOrder, ReplaceOrder
 from schema.ports import Log
 from schema.services import UBSCORE
 from schema.topics import (
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 CODE_VERSION: Final = 1
 """What the bytes of a snapshot mean; raised whenever a balance event folds differently."""
-DEAD_LETTER_BYTES_MAX: Final = 64 * 1024
-"""How much of a record a dead letter keeps. A record of the largest size would make a letter too large to send."""
 
 _ACCEPTED: Final = int(Outcome.ACCEPTED)
 _DEAD_LETTERS: Final = TopicPartition(DEAD_LETTERS, 0)

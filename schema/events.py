@@ -16,6 +16,8 @@ What flows where:
     gateway.sessions  GatewaySession                  a gateway started; the record's offset is its session number
 """
 
+from typing import Final
+
 import msgspec
 
 from schema.identifiers import AssetId, OrderId, SymbolId, TradeId, UserId
@@ -287,8 +289,13 @@ class BalanceEvent(msgspec.Struct, array_like=True, frozen=True, gc=False):
     entries: tuple[LedgerEntry, ...]
 
 
+DEAD_LETTER_BYTES_MAX: Final = 64 * 1024
+"""How much of a record a dead letter keeps. A record of the largest size would make a letter too large to send."""
+
+
 class DeadLetter(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A record of order.requests that is not a request: where it stands, why it was refused, and its bytes."""
+    """A record of order.requests that is not a request: where it stands, why it was refused, and its bytes, the first
+    DEAD_LETTER_BYTES_MAX of them."""
 
     topic: str
     partition: int

@@ -4,6 +4,7 @@ Every module of this package declares commands and their options, and imports wh
 keeps `exchange-sim --help` quick.
 """
 
+import os
 import sys
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,8 +49,6 @@ def parse_duration(text: str) -> int:
 
 def width_of(jobs: int | None, pieces: int) -> int:
     """How many processes share so many pieces of work."""
-    import os
-
     return min(jobs or os.cpu_count() or 1, pieces)
 
 

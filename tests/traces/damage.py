@@ -9,6 +9,10 @@ from benchmarks.mini_world import BUY, FOK, GTC, IOC, MARKET, POST_ONLY, SELL, M
 from schema import topics, wire
 from schema.events import EngineOutput, OrderCompletion, OrderState
 
+Damage = Callable[[MiniWorld], None]
+Damages = list[tuple[str, str, Damage]]
+"""Each with two texts that say by what it must be seen."""
+
 replace = msgspec.structs.replace
 
 SOLD, BOUGHT, CANCELLED, RESTING, REDUCED, REPLACING, PARTIAL = 1, 2, 3, 4, 5, 6, 7
@@ -45,6 +49,19 @@ def busy_world() -> MiniWorld:
     world.transfer(1, 3, -500)
     world.read(3, symbol=1, limit=1)
     return world.settle()
+
+
+def registrar(damages: Damages) -> Callable[[str, str], Callable[[Damage], Damage]]:
+    """A decorator that puts a damage on a test file's list, with its two texts."""
+
+    def breaks(first: str, second: str) -> Callable[[Damage], Damage]:
+        def register(damage: Damage) -> Damage:
+            damages.append((first, second, damage))
+            return damage
+
+        return register
+
+    return breaks
 
 
 def find(world: MiniWorld, kind: str, /, **where: Any) -> list[Row]:

@@ -24,14 +24,24 @@ from schema.events import (
     Withdraw,
 )
 from schema.identifiers import INT64_MAX, AssetId, OrderId, SymbolId, UserId
-from tests.traces.damage import busy_world, change_balance_events, drop_record, put_record, replace
+from tests.traces.damage import (
+    Damage,
+    Damages,
+    busy_world,
+    change_balance_events,
+    drop_record,
+    put_record,
+    registrar,
+    replace,
+)
 from traces.invariants import check_one
 from traces.manifest import Manifest, TopologyRecord
 from traces.trace import Trace
 from traces.verdicts import Verdict
 
-Damage = Callable[[MiniWorld], None]
-DAMAGES: list[tuple[str, str, Damage]] = []
+DAMAGES: Damages = []
+breaks = registrar(DAMAGES)
+"""Registers a damage with words from what must be said of it, and of how the decision differs."""
 _BTC, _USD = 1, 3
 _OWNED = 10**12
 
@@ -110,16 +120,6 @@ def _rejected(event: BalanceEvent, reason: int) -> BalanceEvent:
 
 def _moves(kind: EntryKind) -> Callable[[Any], bool]:
     return lambda event: event.update_partition >= 0 and any(entry.kind == kind for entry in event.entries)
-
-
-def breaks(says: str, differs: str) -> Callable[[Damage], Damage]:
-    """Register a damage with words from what must be said of it, and of how the decision differs."""
-
-    def register(damage: Damage) -> Damage:
-        DAMAGES.append((says, differs, damage))
-        return damage
-
-    return register
 
 
 @breaks("rejected what the reference accepts", "ACCEPTED expected, REJECTED found")

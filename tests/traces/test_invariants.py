@@ -3,8 +3,6 @@
 The damages are the smallest that show one thing; most are what a defect of design section 9 leaves behind.
 """
 
-from collections.abc import Callable
-
 import pandas as pd
 import pytest
 from xxhash import xxh3_64_digest
@@ -20,6 +18,8 @@ from tests.traces.damage import (
     PARTIAL,
     RESTING,
     SOLD,
+    Damage,
+    Damages,
     busy_world,
     change_balance_events,
     change_completion,
@@ -31,8 +31,10 @@ from tests.traces.damage import (
     edit,
     find,
     put_record,
+    registrar,
     replace,
 )
+from tests.traces.test_way import DAMAGES as DAMAGES_OF_THE_WAY
 from traces.invariants import _STAGES, ORDER, check, check_one
 from traces.invariants.lifecycle import order_differences
 from traces.manifest import Manifest, TopologyRecord
@@ -40,18 +42,9 @@ from traces.tables import KeptTables
 from traces.trace import Trace
 from traces.verdicts import INVARIANTS
 
-Damage = Callable[[MiniWorld], None]
-DAMAGES: list[tuple[str, str, Damage]] = []
-
-
-def breaks(invariant: str, says: str) -> Callable[[Damage], Damage]:
-    """Register a damage with the invariant that must see it and words from what it must say."""
-
-    def register(damage: Damage) -> Damage:
-        DAMAGES.append((invariant, says, damage))
-        return damage
-
-    return register
+DAMAGES: Damages = []
+breaks = registrar(DAMAGES)
+"""Registers a damage with the invariant that must see it and words from what it must say."""
 
 
 # --- placement-accounted
@@ -1033,13 +1026,9 @@ def test_invariant_is_not_exercised_by_an_empty_trace(invariant: str) -> None:
     assert check_one(empty, invariant).verdict == "not exercised"
 
 
-DAMAGED_ELSEWHERE = {"requests-carried", "answers-told"}
-"""In test_way.py."""
-
-
 def test_every_invariant_of_the_design_is_there_and_is_damaged_by_some_test() -> None:
     assert set(ORDER) == set(INVARIANTS)
-    assert {name for name, _, _ in DAMAGES} | DAMAGED_ELSEWHERE == set(ORDER)
+    assert {name for name, _, _ in (*DAMAGES, *DAMAGES_OF_THE_WAY)} == set(ORDER)
 
 
 def test_damaged_place_with_an_alarm_and_nothing_beyond_holds() -> None:

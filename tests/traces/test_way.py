@@ -15,6 +15,8 @@ from schema.events import OrderResponse
 from schema.identifiers import OrderId, UserId
 from tests.traces.damage import (
     RESTING,
+    Damage,
+    Damages,
     busy_world,
     change_balance_events,
     copy,
@@ -23,6 +25,7 @@ from tests.traces.damage import (
     edit,
     find,
     put_record,
+    registrar,
     replace,
     seal,
 )
@@ -31,18 +34,9 @@ from traces.manifest import Manifest, TopologyRecord
 from traces.trace import Trace
 
 CARRIED, TOLD = "requests-carried", "answers-told"
-Damage = Callable[[MiniWorld], None]
-DAMAGES: list[tuple[str, str, Damage]] = []
-
-
-def breaks(invariant: str, says: str) -> Callable[[Damage], Damage]:
-    """Register a damage with the invariant that must see it and words from what it must say."""
-
-    def register(damage: Damage) -> Damage:
-        DAMAGES.append((invariant, says, damage))
-        return damage
-
-    return register
+DAMAGES: Damages = []
+breaks = registrar(DAMAGES)
+"""Registers a damage with the invariant that must see it and words from what it must say."""
 
 
 def violations(world: MiniWorld, invariant: str) -> list[str]:

@@ -1,15 +1,11 @@
 """What dead letters must tell, a part of no-lost-ack: what nobody could read can still be looked into."""
 
-from typing import Final
-
 from schema import wire
+from schema.events import DEAD_LETTER_BYTES_MAX
 from schema.topics import DEAD_LETTERS, ORDER_REQUESTS
 from traces.matching_rows import array, ints, rows
 from traces.trace import Trace
 from traces.verdicts import Findings
-
-_BYTES_MAX: Final = 64 * 1024
-"""A letter holds so much of its record, from the beginning: the balance core's DEAD_LETTER_BYTES_MAX."""
 
 
 def check_dead_letters(trace: Trace, found: Findings) -> None:
@@ -45,7 +41,7 @@ def _check_bytes(trace: Trace, found: Findings, letters: dict[tuple[int, int], b
         places = zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
         for (partition, offset), value in zip(places, values, strict=True):
             held = letters.get((partition, offset))
-            due = (value or b"")[:_BYTES_MAX]
+            due = (value or b"")[:DEAD_LETTER_BYTES_MAX]
             if held is not None and held != due:
                 found.say(
                     "dead letter does not hold the record's bytes",

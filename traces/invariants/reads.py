@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from schema.codes import LIVE_STATUSES, OrderStatus
-from traces.invariants.ends import settled_at, settlement_ends
+from traces.invariants.ends import NEVER, settled_at, settlement_ends
 from traces.invariants.lifecycle import first_placements
 from traces.matching_rows import (
     Ints,
@@ -21,8 +21,6 @@ from traces.matching_rows import (
 )
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
-
-_NEVER = np.iinfo(np.int64).max
 
 
 @invariant("reads-complete")
@@ -155,9 +153,9 @@ def written_rows(trace: Trace) -> pd.DataFrame:
 
 
 def _first_per_order(placed: Ints, orders: Ints, moments: Ints) -> Ints:
-    """For each placed order the earliest of its moments, _NEVER where it has none."""
+    """For each placed order the earliest of its moments, NEVER where it has none."""
     at = find(orders, placed)
-    first = np.full(len(placed), _NEVER, dtype=np.int64)
+    first = np.full(len(placed), NEVER, dtype=np.int64)
     np.minimum.at(first, at[at >= 0], moments[at >= 0])
     return first
 

@@ -5,6 +5,7 @@ import pandas as pd
 
 from schema.codes import Outcome, Reason
 from schema.topics import FUND_UPDATES, ORDER_REQUESTS, ORDER_RESPONSES, VALIDATED_ORDERS
+from traces.core_reference import REMEMBERED_NS
 from traces.invariants.letters import check_dead_letters
 from traces.invariants.lifecycle import ANSWER_COLUMNS, RequestNumbers, decided_outputs
 from traces.matching_rows import (
@@ -23,7 +24,6 @@ from traces.matching_rows import (
 from traces.trace import Trace
 from traces.verdicts import Findings, Verdict, invariant
 
-_REMEMBERED_NS = 24 * 3600 * 10**9
 _ORDER_COMMANDS = ("place", "cancel", "reduce", "replace")
 
 
@@ -107,7 +107,7 @@ def _check_transfers(
     twice = rows(done, times[numbers.balance_events[was_done]] > 1).sort_values([*which, "time_ns"], kind="stable")
     if len(twice):
         (same,), _ = codes(which, twice)
-        soon = np.r_[False, (same[1:] == same[:-1]) & (np.diff(ints(twice, "time_ns")) < _REMEMBERED_NS)]
+        soon = np.r_[False, (same[1:] == same[:-1]) & (np.diff(ints(twice, "time_ns")) < REMEMBERED_NS)]
         found.where("request accepted twice", twice, soon, *which, "command", "partition", "offset")
 
 

@@ -13,7 +13,7 @@ from schema.services import SETTLEMENT
 from schema.tables import SETTLEMENT_PROGRESS
 from schema.topics import BALANCE_EVENTS, ENGINE_OUTPUTS
 from traces.derived import REFUSAL
-from traces.invariants.ends import settlement_ends
+from traces.invariants.ends import NEVER, settlement_ends
 from traces.invariants.reads import written_rows
 from traces.matching_rows import Ints, array, ints, is_any
 from traces.trace import Trace
@@ -27,7 +27,6 @@ _ROW_TABLES: Final = ("active_orders", "order_lookup", "order_history")
 _SEQUENCE_COLUMN: Final = {ENGINE_OUTPUTS: "output_seq", BALANCE_EVENTS: "sequence"}
 _TAKING_FAULTS: Final = ("unclean-leader-change", "lost-record")
 """After these the log is not what settlement read: what it wrote and committed may speak of records that are gone."""
-_NEVER: Final = np.iinfo(np.int64).max
 
 
 @invariant("statements-at-quorum")
@@ -168,9 +167,9 @@ class _Acknowledged:
         self._table = np.where(array(written, "outcome") == "ok", array(written, "table"), "")
 
     def since(self, table: str, order_id: Ints, version: Ints) -> Ints:
-        """When a write of each order's row, under this write timestamp or a higher one, was acknowledged first; _NEVER
+        """When a write of each order's row, under this write timestamp or a higher one, was acknowledged first; NEVER
         if none was."""
-        since = np.full(len(order_id), _NEVER, dtype=np.int64)
+        since = np.full(len(order_id), NEVER, dtype=np.int64)
         mine = np.flatnonzero(self._table == table)
         if not len(mine) or not len(since):
             return since
@@ -211,12 +210,12 @@ class _Progress:
         self._sequence: Ints = writes.column("write_timestamp").to_numpy()
         self._started_t: Ints = writes.column("started_t").to_numpy()
         acknowledged_t = np.where(
-            pc.equal(writes.column("outcome"), "ok").to_numpy(), writes.column("t").to_numpy(), _NEVER
+            pc.equal(writes.column("outcome"), "ok").to_numpy(), writes.column("t").to_numpy(), NEVER
         )
         changes = trace.events("rebalances")
         is_assignment = (array(changes, "group") == SETTLEMENT) & (array(changes, "action") == "assign")
         assigned_t = np.sort(ints(changes, "t")[is_assignment])
-        moments = np.append(assigned_t, _NEVER)
+        moments = np.append(assigned_t, NEVER)
         self._since = np.minimum(acknowledged_t, moments[np.searchsorted(assigned_t, self._started_t)])
         ended_t = settlement_ends(trace)
         self._unrecorded_t = np.append(ended_t, assigned_t[assigned_t < ended_t.max(initial=0)])

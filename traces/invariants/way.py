@@ -27,6 +27,7 @@ from schema.topics import (
     ORDER_RESPONSES,
     VALIDATED_ORDERS,
 )
+from traces.core_reference import REMEMBERED_NS
 from traces.derived import COMMAND_COLUMNS
 from traces.frames import frame_of
 from traces.invariants.lifecycle import ANSWER_COLUMNS
@@ -64,7 +65,6 @@ _INPUT: Final = ("input_partition", "input_offset")
 _SOURCE: Final = ("source_partition", "source_sequence")
 _OUTPUT: Final = ("symbol_partition", "output_seq", "user_id")
 _ALTERING_FAULTS: Final = ("corrupt-record", "lost-record", "unclean-leader-change", "retention-passed")
-_REMEMBERED_NS: Final = 24 * 3600 * 10**9
 _RAW: Final = "raw"
 """The command of a request that a client means to be refused: its text is anything, its other columns say nothing."""
 _INVALID: Final = "invalid"
@@ -488,7 +488,7 @@ def _check_repeats(found: Findings, way: Way) -> None:
     first_ns = np.full(way.requests, np.iinfo(np.int64).max)
     np.minimum.at(first_ns, request, time_ns)
     # An id may be taken anew once its first request is forgotten.
-    soon = time_ns - first_ns[request] < _REMEMBERED_NS
+    soon = time_ns - first_ns[request] < REMEMBERED_NS
     decided, body = rows(decided, soon), body[soon]
     first = is_first(body, way.bodies)
     found.checked(int(np.count_nonzero(~first)))

@@ -5,10 +5,9 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from engine.ubscore_service import DEAD_LETTER_BYTES_MAX
 from schema import wire
 from schema.codes import EntryKind, Side
-from schema.events import FundEntry, FundUpdate, ValidatedOrder
+from schema.events import DEAD_LETTER_BYTES_MAX, FundEntry, FundUpdate, ValidatedOrder
 from schema.identifiers import OrderId
 from schema.topics import BALANCE_EVENTS, DEAD_LETTERS, ENGINE_OUTPUTS, FUND_UPDATES, ORDER_REQUESTS, VALIDATED_ORDERS
 from sim.kafka.faults import GARBAGE

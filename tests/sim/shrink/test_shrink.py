@@ -86,11 +86,21 @@ class InterruptedAfter(Progress):
             raise KeyboardInterrupt
 
 
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def broken_repro(folder: Path) -> tuple[Path, Path]:
+    """A repro of what breaks, and where the small one shall go."""
+    path = folder / "repro.json"
+    Repro(BROKEN, "", {}).write(path)
+    return path, folder / "small.json"
+
+
 def test_interrupted_shrinking_keeps_the_smallest_so_far(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, small = tmp_path / "repro.json", tmp_path / "small.json"
-    Repro(BROKEN, "", {}).write(path)
+    path, small = broken_repro(tmp_path)
     monkeypatch.setattr("sim.commands.hunting.stderr_progress", lambda: InterruptedAfter(8))
     assert status_of("shrink", str(path), "--invariant", "completion-once", "--out", str(small)) == 2
     told = capsys.readouterr()
@@ -103,12 +113,7 @@ def test_interrupted_shrinking_keeps_the_smallest_so_far(
 def test_what_was_found_is_on_disk_before_it_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, small = tmp_path / "repro.json", tmp_path / "small.json"
-    Repro(BROKEN, "", {}).write(path)
-
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
+    path, small = broken_repro(tmp_path)
     monkeypatch.setattr("sim.run.run_scenario", interrupted)
     monkeypatch.setattr("sim.commands.hunting.stderr_progress", lambda: InterruptedAfter(8))
     assert status_of("shrink", str(path), "--invariant", "completion-once", "--out", str(small)) == 2
@@ -119,12 +124,7 @@ def test_what_was_found_is_on_disk_before_it_is_told(
 def test_shrinking_interrupted_before_anything_was_found_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, small = tmp_path / "repro.json", tmp_path / "small.json"
-    Repro(BROKEN, "", {}).write(path)
-
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
+    path, small = broken_repro(tmp_path)
     monkeypatch.setattr("sim.shrink.target.check_one", interrupted)
     assert status_of("shrink", str(path), "--out", str(small)) == 2
     assert capsys.readouterr().err == "exchange-sim: interrupted\n"
