@@ -80,14 +80,14 @@ class BalanceCore(BalanceFold):
     def apply_request(self, request: AnyRequest, topic: str, partition: int, offset: int) -> Decision:
         """Decide a client's request, read from that place. Accepts or rejects, and raises nothing."""
         place = (topic, partition, offset)
+        body = body_hash(request)
         if not is_nameable(self.topology, self.partition, request):
             # Whoever sent this is no gateway of ours; its clock is not believed either.
-            return self._reject(request, place, self.time_ns, 0, named_order(request), _INVALID_IDENTIFIER)
+            return self._reject(request, place, self.time_ns, body, named_order(request), _INVALID_IDENTIFIER)
         time_ns = self.time_ns
         if request.requested_at_ns > time_ns:
             time_ns = request.requested_at_ns
         self.forget_until(time_ns)
-        body = body_hash(request)
         known = self.remembered.get((request.user_id, request.request_id))
         if known is not None:
             return self._repeat(request, place, time_ns, body, known)
@@ -126,7 +126,7 @@ class BalanceCore(BalanceFold):
                     balance.locked + locked_delta,
                 ),
             )
-        response = OrderResponse(request.request_id, user_id, order_id, _ACCEPTED, _NONE, 0, 0, time_ns, False)
+        response = OrderResponse(request.request_id, user_id, order_id, _ACCEPTED, _NONE, 0, 0, time_ns, False, body)
         command: OrderCommand | None = None if is_transfer else request  # type: ignore[assignment]
         return self._conclude(place, time_ns, user_id, request, body, response, entries, command, None)
 
@@ -144,6 +144,7 @@ class BalanceCore(BalanceFold):
             known.verdict_reason,
             time_ns,
             True,
+            body,
         )
         return self._conclude(place, time_ns, request.user_id, request, body, response, (), None, None)
 
@@ -151,7 +152,7 @@ class BalanceCore(BalanceFold):
         self, request: AnyRequest, place: Place, time_ns: int, body: int, order_id: OrderId, reason: int
     ) -> Decision:
         user_id = request.user_id
-        response = OrderResponse(request.request_id, user_id, order_id, _REJECTED, reason, 0, 0, time_ns, False)
+        response = OrderResponse(request.request_id, user_id, order_id, _REJECTED, reason, 0, 0, time_ns, False, body)
         return self._conclude(place, time_ns, user_id, request, body, response, (), None, None)
 
     def apply_update(self, update: FundUpdate, topic: str, partition: int, offset: int) -> Decision:
@@ -183,9 +184,16 @@ class BalanceCore(BalanceFold):
                 update.reason,
                 time_ns,
                 False,
+                self._body_judged(update),
             )
         place = (topic, partition, offset)
         return self._conclude(place, time_ns, user_id, None, 0, response, entries, None, update)
+
+    def _body_judged(self, update: FundUpdate) -> int:
+        """The hash of the body that an engine's verdict is about; 0 when that request was forgotten meanwhile."""
+        known = self.remembered.get((update.user_id, update.request_id))
+        # If not of this order, a later request took the name after the first was forgotten.
+        return known.body_hash if known is not None and known.order_id == update.order_id else 0
 
     def _ledger_entries(self, update: FundUpdate) -> tuple[LedgerEntry, ...]:
         user_id = update.user_id

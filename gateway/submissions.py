@@ -13,14 +13,14 @@ from typing import Final, Literal
 import msgspec
 
 from schema.codes import Outcome, Reason, Verdict
-from schema.events import AnyRequest, Deposit, OrderResponse, PlaceOrder, ReplaceOrder, Withdraw
+from schema.events import AnyRequest, Deposit, OrderResponse, Withdraw
 from schema.identifiers import NO_ORDER, OrderId
+from schema.wire import body_hash
 
 OutcomeName = Literal["accepted", "rejected", "unknown", "invalid"]
 
 _NO_VERDICT: Final = int(Verdict.NONE)
 _ACCEPTED: Final = int(Outcome.ACCEPTED)
-_REUSED: Final = int(Reason.REQUEST_ID_REUSED)
 _REASON_TEXTS: Final = {int(reason): reason.name.lower().replace("_", " ") for reason in Reason}
 _ACCEPTED_TEXTS: Final = {
     int(verdict): "accepted" if verdict == Verdict.NONE else f"accepted, {verdict.name.lower().replace('_', ' ')}"
@@ -50,7 +50,7 @@ Told = Callable[[ClientAnswer], object]
 class Submission:
     """One time that a request was handed in, until the client is told what became of it."""
 
-    __slots__ = ("_answer", "_owner", "_told", "deadline_s", "is_extended", "request")
+    __slots__ = ("_answer", "_body_hash", "_owner", "_told", "deadline_s", "is_extended", "request")
 
     def __init__(self, owner: "Submissions", request: AnyRequest, told: Told) -> None:
         self.request = request
@@ -59,6 +59,7 @@ class Submission:
         self.is_extended = False
         """Whether it has been given as long again, for the verdict."""
         self._owner = owner
+        self._body_hash = body_hash(request)
         self._told = told
         self._answer: OrderResponse | None = None
 
@@ -68,12 +69,15 @@ class Submission:
         return self.deadline_s == _ENDED
 
     def offer(self, response: OrderResponse) -> None:
-        """A response to a request of this user and id; perhaps to another submission of it."""
+        """A response to a request of this user and id; perhaps to another body under the same id."""
+        # Requests of one body are one request, whoever handed it in and wherever: what answers one answers all of them.
+        if response.body_hash != self._body_hash:
+            return
         answer = self._answer
         if answer is not None:
             if response.verdict != _NO_VERDICT:
                 self._end(_told(answer, response.verdict, response.verdict_reason))
-        elif self._is_mine(response):
+        else:
             verdict = response.verdict
             if (
                 response.outcome == _ACCEPTED
@@ -104,17 +108,6 @@ class Submission:
         if self.deadline_s != _ENDED:
             self._owner.remove(self)
             self.deadline_s = _ENDED
-
-    def _is_mine(self, response: OrderResponse) -> bool:
-        # Another submission under the same id may be under way here or at another gateway, with another body even.
-        # The first submission's answer names the order id it was given; any other is answered as a repeat, or refused.
-        if response.is_repeat:
-            return True
-        request = self.request
-        expected = NO_ORDER if isinstance(request, Deposit | Withdraw) else request.order_id
-        if response.reason == _REUSED:
-            return not isinstance(request, PlaceOrder | ReplaceOrder) or response.order_id != expected
-        return response.order_id == expected
 
     def _end(self, answer: ClientAnswer) -> None:
         if self.deadline_s != _ENDED:

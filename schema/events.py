@@ -246,7 +246,9 @@ class OrderResponse(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     `outcome` and `reason` are the balance core's answer. `verdict` and `verdict_reason` are the engine's, NONE until it
     is known. `order_id` is the order that the *first* request with this id was given, so a retry learns its order.
-    `is_repeat` says that the request had been answered before and nothing was done again.
+    `is_repeat` says that the request had been answered before and nothing was done again. `body_hash` is that of the
+    very body that this answers (`schema.wire.body_hash`), for a refused reuse the refused one's; for a verdict, that of
+    the request that the verdict is about, 0 when the balance core has forgotten it by then.
     """
 
     request_id: str
@@ -258,6 +260,7 @@ class OrderResponse(msgspec.Struct, array_like=True, frozen=True, gc=False):
     verdict_reason: int
     time_ns: int
     is_repeat: bool
+    body_hash: int
 
 
 class BalanceEvent(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -265,9 +268,10 @@ class BalanceEvent(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     `time_ns` is event time: the larger of the last one and the input's own. `request` is the input from order.requests,
     None for a fund update and for a record that could not be decoded (then `response` is None too). `body_hash` is the
-    request body's, by which a repeat is told from a reused id. `response` is what was answered to the client, if
-    anything. `validated_partition` and `validated_link_seq` name the record sent to the engine, -1 and 0 if none.
-    For a fund update, `update_partition`, `update_output_seq` and `update_link_seq` name it; else they are -1, 0 and 0.
+    request body's, by which a repeat is told from a reused id, 0 without a request. `response` is what was answered to
+    the client, if anything. `validated_partition` and `validated_link_seq` name the record sent to the engine, -1 and 0
+    if none. For a fund update, `update_partition`, `update_output_seq` and `update_link_seq` name it; else they are -1,
+    0 and 0.
     """
 
     user_partition: int

@@ -27,7 +27,7 @@ from schema.events import (
 )
 from schema.identifiers import INT64_MAX
 
-WIRE_VERSION: Final = 1
+WIRE_VERSION: Final = 2
 GENESIS_HASH: Final = 0
 """`prev_hash` of the first record of a chain."""
 

@@ -96,7 +96,8 @@ SENT_UPDATE_COLUMNS: Final = (
 BALANCE_EVENT_COLUMNS: Final = (
     *_PLACE, "user_partition", "sequence", "prev_hash", "hash", "input_topic", "input_partition", "input_offset",
     "time_ns", "event_user_id", "body_hash", "outcome", "reason", "answered_order_id", "is_repeat",
-    "validated_partition", "validated_link_seq", "update_partition", "update_output_seq", "update_link_seq", "entries",
+    "answered_body_hash", "validated_partition", "validated_link_seq", "update_partition", "update_output_seq",
+    "update_link_seq", "entries",
 )  # fmt: skip
 """`outcome` is -1 where nothing was answered; `command` is "" where the input was a fund update or undecodable."""
 LEDGER_ENTRY_COLUMNS: Final = (
@@ -626,7 +627,7 @@ _UPDATE_FIELDS: Final = FundUpdate.__struct_fields__
 _ENTRY_FIELDS: Final = FundEntry.__struct_fields__
 _LEDGER_FIELDS: Final = LedgerEntry.__struct_fields__
 _ANSWERED: Final = tuple(
-    OrderResponse.__struct_fields__.index(name) for name in ("outcome", "reason", "order_id", "is_repeat")
+    OrderResponse.__struct_fields__.index(name) for name in ("outcome", "reason", "order_id", "is_repeat", "body_hash")
 )
 _NO_RESPONSE: Final = tuple(-1 if name == "outcome" else 0 for name in OrderResponse.__struct_fields__)
 """Stands for the answer of a balance event that answers nobody."""

@@ -16,8 +16,8 @@ from schema.identifiers import AssetId, SymbolId
 from schema.symbols import Asset, Symbol, SymbolTable
 from schema.topics import Topology
 
-FORMAT_VERSION: Final = 1
-"""Version of the folder's layout and of how the digest is made. A reader refuses any other."""
+FORMAT_VERSION: Final = 2
+"""Version of the folder's layout, of the records in its log, and of the digest. A reader refuses any other."""
 
 _PACKAGES: Final = ("simpy", "msgspec", "xxhash", "pandas", "pyarrow", "cassandra-driver", "aiokafka", "lark")
 _CODE: Final = ("schema", "engine", "settlement", "gateway", "traces", "sim")

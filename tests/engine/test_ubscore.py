@@ -282,6 +282,48 @@ def test_a_repeat_tells_the_engines_verdict_once_it_is_known(desk: Desk) -> None
     assert (again.verdict, again.is_repeat) == (Verdict.PLACED, True)
 
 
+def test_every_response_names_the_body_that_it_answers(desk: Desk) -> None:
+    first, other = place(7, request_id="mine"), place(8, request_id="mine", price=101)
+    unnamed, poor = place(9, request_id="x" * 65), place(10, price=INT64_MAX // 100)
+    for request in (first, first, other, unnamed, poor, cancel(7), deposit(5, request_id="more"), withdraw(10**15)):
+        decision = desk.ask(request)
+        assert decision.response is not None
+        assert decision.response.body_hash == decision.event.body_hash == wire.body_hash(request)
+
+
+@pytest.mark.parametrize("restart", ["from nothing", "from a snapshot", "from the log"])
+def test_verdict_names_the_body_that_the_engine_judged_whatever_the_core_was_restarted_from(
+    desk: Desk, restart: str
+) -> None:
+    order = place(7, request_id="mine")
+    desk.ask(order)
+    desk.ask(place(8, request_id="mine", price=101))
+    core = desk.core
+    if restart == "from a snapshot":
+        core = BalanceCore.restore(core.topology, 0, core.snapshot())
+    elif restart == "from the log":
+        core = BalanceCore(core.topology, 0)
+        for decision in desk.log:
+            core.fold(decision.event, decision.hash)
+    verdict = core.apply_update(
+        update(request_id="mine", verdict=Verdict.PLACED, order_id=7), FUND_UPDATES, 0, 0
+    ).response
+    assert verdict is not None
+    assert verdict.body_hash == wire.body_hash(order)
+
+
+@pytest.mark.parametrize("is_used_again", [False, True])
+def test_verdict_on_a_forgotten_request_names_no_body(desk: Desk, is_used_again: bool) -> None:
+    desk.ask(place(7, request_id="mine", at_ns=1_000))
+    later = place(8, request_id="mine" if is_used_again else "another", at_ns=1_000 + REQUEST_MEMORY_NS)
+    assert not answer(desk, later).is_repeat
+    verdict = desk.core.apply_update(
+        update(request_id="mine", verdict=Verdict.PLACED, order_id=7), FUND_UPDATES, 0, 0
+    ).response
+    assert verdict is not None
+    assert (verdict.verdict, verdict.body_hash) == (Verdict.PLACED, 0)
+
+
 @pytest.mark.parametrize(("waited_ns", "is_repeat"), [(REQUEST_MEMORY_NS - 1, True), (REQUEST_MEMORY_NS, False)])
 def test_a_request_is_forgotten_after_24_hours_of_event_time(desk: Desk, waited_ns: int, is_repeat: bool) -> None:
     desk.ask(place(7, request_id="mine", at_ns=1_000))

@@ -9,8 +9,10 @@ from gateway.submissions import ClientAnswer, Submissions
 from schema.codes import Outcome, Reason, Verdict
 from schema.events import CancelOrder, Deposit, OrderResponse, PlaceOrder
 from schema.identifiers import AssetId, OrderId, SymbolId, UserId
+from schema.wire import body_hash
 from sim.clock import NS_PER_SECOND
 from sim.world import World
+from tests.engine import exchange_for_tests as exchange
 
 PLACED = int(Verdict.PLACED)
 ACCEPTED = int(Outcome.ACCEPTED)
@@ -41,6 +43,7 @@ class Desk:
         fields: dict[str, Any] = {
             "request_id": request.request_id, "user_id": request.user_id, "order_id": getattr(request, "order_id", 0),
             "outcome": ACCEPTED, "reason": 0, "verdict": 0, "verdict_reason": 0, "time_ns": 1, "is_repeat": False,
+            "body_hash": body_hash(request),
         }  # fmt: skip
         self.do(lambda: self.submissions.offer(OrderResponse(**(fields | changes))))
 
@@ -158,13 +161,36 @@ def test_waits_that_ran_out_while_the_host_was_paused_all_end_when_it_goes_on(de
     assert desk.outcomes() == [(21.5, f"a{number}", "unknown") for number in range(3)]
 
 
-def test_answer_to_another_submission_of_the_id_is_not_taken_unless_it_is_a_repeat(desk: Desk) -> None:
+def test_answer_to_the_same_body_handed_in_elsewhere_is_taken(desk: Desk) -> None:
     mine, other = place(order_id=7), place(order_id=8)
     desk.add(mine)
+    desk.offer(other)
     desk.offer(other, verdict=PLACED)
+    assert [(answer.order_id, answer.verdict) for _, _, answer in desk.told] == [(8, PLACED)]
+
+
+@pytest.mark.parametrize("is_repeat", [False, True])
+@pytest.mark.parametrize(
+    "other",
+    [
+        place(order_id=7, quantity=2),
+        CancelOrder("a", UserId(1), 1, OrderId(7), SymbolId(1)),
+        deposit("a"),
+    ],
+    ids=["another quantity", "a cancel of that order", "a deposit"],
+)
+def test_no_response_to_another_body_under_the_id_is_taken(desk: Desk, other: Any, is_repeat: bool) -> None:
+    mine = place(order_id=7)
+    desk.add(mine)
+    for verdict in (0, PLACED):
+        desk.offer(other, verdict=verdict, is_repeat=is_repeat)
+        desk.offer(other, outcome=REJECTED, reason=int(Reason.REQUEST_ID_REUSED), order_id=0)
     assert desk.told == []
-    desk.offer(other, verdict=PLACED, is_repeat=True)
-    assert desk.told[0][2].order_id == 8
+    desk.offer(mine)
+    desk.offer(other, verdict=int(Verdict.CANCELLED), order_id=7)
+    assert desk.told == []
+    desk.offer(mine, verdict=PLACED)
+    assert [(answer.outcome, answer.verdict) for _, _, answer in desk.told] == [("accepted", PLACED)]
 
 
 def test_both_submissions_of_one_id_are_told(desk: Desk) -> None:
@@ -177,6 +203,26 @@ def test_both_submissions_of_one_id_are_told(desk: Desk) -> None:
     assert [(name, answer.order_id, answer.verdict) for _, name, answer in desk.told] == [
         ("first", 7, PLACED),
         ("second", 7, PLACED),
+    ]
+
+
+def test_other_body_under_an_id_is_told_its_refusal_though_a_repeat_of_the_first_is_answered_meanwhile(
+    desk: Desk,
+) -> None:
+    first, repeat = (exchange.place(order_id, quantity=1, request_id="a") for order_id in (7, 8))
+    other = exchange.place(9, quantity=2, request_id="a")
+    balances = exchange.Desk()
+    balances.ask(exchange.deposit(1_000, exchange.USD))
+    balances.ask(first)
+    desk.add(repeat, "repeat")
+    desk.add(other, "other")
+    for request in (repeat, other):
+        response = balances.ask(request).response
+        desk.do(lambda response=response: desk.submissions.offer(response))
+    desk.pass_s(10)
+    assert [(name, answer.outcome, answer.reason, answer.order_id) for _, name, answer in desk.told] == [
+        ("other", "rejected", Reason.REQUEST_ID_REUSED, 0),
+        ("repeat", "accepted", 0, 7),
     ]
 
 

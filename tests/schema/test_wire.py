@@ -86,7 +86,7 @@ def test_bytes_with_a_right_hash_give_an_event_or_a_wire_error(
     codec: Codec[object], kind: object, content: bytes
 ) -> None:
     try:
-        decoded = codec.decode(resealed(b"\x01" + content))
+        decoded = codec.decode(resealed(b"\x02" + content))
     except WireError:
         return
     assert isinstance(decoded, msgspec.Struct)
@@ -110,13 +110,13 @@ def test_truncated_or_extended_content_is_a_wire_error(codec: Codec[object], kin
     [
         (None, "no value"),
         (b"", "too few"),
-        (b"\x01\x90\x00\x00\x00\x00\x00\x00", "too few"),
-        (resealed(b"\x02\x90"), "wire version 2"),
-        (resealed(b"\x01\xc0"), "Expected"),
-        (b"\x01" + b"\x00" * 8, "hash does not match"),
-        (resealed(b"\x01" + b"\x91" * 100_000), "dead letter"),
-        (resealed(b"\x01" + msgspec.msgpack.encode(["t", 0, 0]) + b"\x00"), "dead letter"),
-        (resealed(b"\x01" + b"\x95\xa1\xff\x00\x00\xa0\xc4\x00"), "dead letter"),
+        (b"\x02\x90\x00\x00\x00\x00\x00\x00", "too few"),
+        (resealed(b"\x01\x90"), "wire version 1"),
+        (resealed(b"\x02\xc0"), "Expected"),
+        (b"\x02" + b"\x00" * 8, "hash does not match"),
+        (resealed(b"\x02" + b"\x91" * 100_000), "dead letter"),
+        (resealed(b"\x02" + msgspec.msgpack.encode(["t", 0, 0]) + b"\x00"), "dead letter"),
+        (resealed(b"\x02" + b"\x95\xa1\xff\x00\x00\xa0\xc4\x00"), "dead letter"),
     ],
     ids=["tombstone", "empty", "short", "version", "nil", "hash", "deep", "fields missing", "not utf-8"],
 )
@@ -132,7 +132,7 @@ def test_record_of_another_kind_is_a_wire_error() -> None:
 
 def test_value_is_the_version_the_content_and_its_hash() -> None:
     value, value_hash = wire.seal(LETTER)
-    assert value[:1] == b"\x01"
+    assert value[:1] == b"\x02"
     assert msgspec.msgpack.decode(value[1:-8]) == ["order.requests", 3, 17, "not an order request", b"\xff\x00"]
     assert int.from_bytes(value[-8:], "big") == xxh3_64_intdigest(value[:-8])
     assert value_hash == wire.signed(xxh3_64_intdigest(value[:-8]))

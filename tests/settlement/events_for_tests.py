@@ -147,6 +147,7 @@ class Events:
             "verdict_reason": 0,
             "time_ns": 5_000,
             "is_repeat": False,
+            "body_hash": 0,
         }
         return OrderResponse(**(fields | changes))
 

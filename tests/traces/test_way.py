@@ -202,7 +202,7 @@ def verdict_is_not_passed_on(world: MiniWorld) -> None:
 
 @breaks(TOLD, "an answer to somebody who asked for nothing")
 def bystander_is_told_something(world: MiniWorld) -> None:
-    nothing = OrderResponse("", UserId(1), OrderId(0), 0, 0, 0, 0, 0, False)
+    nothing = OrderResponse("", UserId(1), OrderId(0), 0, 0, 0, 0, 0, False, 0)
     change_balance_events(world, is_of_a_bystander, lambda event: replace(event, response=nothing))
 
 
@@ -234,6 +234,49 @@ def response_has_another_time(world: MiniWorld) -> None:
 @breaks(TOLD, "response is not the answer that was decided")
 def response_says_that_it_is_a_repeat(world: MiniWorld) -> None:
     _change_answer(world, is_repeat=True)
+
+
+@breaks(TOLD, "response is not the answer that was decided")
+def response_names_another_body(world: MiniWorld) -> None:
+    _change_answer(world, body_hash=7)
+
+
+@breaks(TOLD, "response is not the answer that was decided")
+def verdict_in_the_response_names_another_body(world: MiniWorld) -> None:
+    change_first(world, topics.ORDER_RESPONSES, lambda each: each.verdict == 1, lambda each: replace(each, body_hash=7))
+
+
+@breaks(TOLD, "answer names another body than was decided")
+def answer_names_another_body(world: MiniWorld) -> None:
+    _change_response(world, is_request, body_hash=7)
+
+
+@breaks(TOLD, "verdict names another body than the engine judged")
+def verdict_names_no_body(world: MiniWorld) -> None:
+    _change_response(world, is_verdict, body_hash=0)
+
+
+@breaks(TOLD, "one body under an id has two hashes")
+def repeat_has_another_hash(world: MiniWorld) -> None:
+    _ask_twice(world)
+    change_balance_events(world, _is_the_repeat, lambda event: replace(event, body_hash=7))
+
+
+@breaks(TOLD, "two bodies under an id have one hash")
+def reuse_has_the_hash_of_the_first_body(world: MiniWorld) -> None:
+    for amount in (5, 6):
+        world.transfer(1, 3, amount, request_id="reused")
+    (first,) = {
+        event.body_hash
+        for partition in range(2)
+        for event in world.decoded(topics.BALANCE_EVENTS, partition)
+        if is_request(event) and event.request.request_id == "reused" and event.request.amount == 5
+    }
+    change_balance_events(
+        world,
+        lambda event: event.response is not None and event.response.reason == Reason.REQUEST_ID_REUSED,
+        lambda event: replace(event, body_hash=first),
+    )
 
 
 @breaks(TOLD, "response is not the answer that was decided")
@@ -282,9 +325,14 @@ def client_is_told_the_answer_to_another_body_under_its_id(world: MiniWorld) -> 
     world.emit("client_answers", **{**told, "attempt": 2})
 
 
-@breaks(TOLD, "client was told a verdict that no response has")
+@breaks(TOLD, "client was told what no response to its request says")
 def client_is_told_another_verdict(world: MiniWorld) -> None:
     edit(world, "client_answers", {"verdict_reason": 9}, command="place", order_id=RESTING)
+
+
+@breaks(TOLD, "client was told what no response to its request says")
+def response_that_the_client_was_told_names_another_body(world: MiniWorld) -> None:
+    _change_answer(world, body_hash=7)
 
 
 @breaks(TOLD, "well-formed request is told to be invalid")

@@ -59,7 +59,8 @@ BODY: Final = (
 of request does not have is 0."""
 _ASKED_COLUMNS: Final = (*REQUEST, "attempt", "order_id", *(name for name in BODY if name != "target_order_id"))
 _DECISION_COLUMNS: Final = (
-    "partition", "sequence", "time_ns", "outcome", "reason", "answered_order_id", "is_repeat",
+    "partition", "sequence", "time_ns", "outcome", "reason", "answered_order_id", "is_repeat", "body_hash",
+    "answered_body_hash",
 )  # fmt: skip
 _INPUT: Final = ("input_partition", "input_offset")
 _SOURCE: Final = ("source_partition", "source_sequence")
@@ -129,10 +130,10 @@ def requests_carried(trace: Trace) -> Verdict:
 def answers_told(trace: Trace) -> Verdict:
     """What a client is told is what was decided.
 
-    The responses in a partition are the answers of its balance events, one by one; an engine's verdict is passed on to
-    the submitter as the output gives it, and to nobody else. A request is answered alike however often it is asked. A
-    client's answer stands in a decision on that very request, its verdict in a response. Only what is malformed is told
-    *invalid*, and nobody has decided it.
+    The responses in a partition are the answers of its balance events, one by one, and each names the body that it
+    answers; an engine's verdict is passed on to the submitter as the output gives it, and to nobody else. A request is
+    answered alike however often it is asked. A client's answer stands in a decision on that very body, and with its
+    verdict in a response to it. Only what is malformed is told *invalid*, and nobody has decided it.
     """
     found = Findings()
     altered = altered_topics(trace)
@@ -148,6 +149,10 @@ def answers_told(trace: Trace) -> Verdict:
         _check_verdicts(found, verdicts)
     if not altered & {BALANCE_EVENTS, ORDER_RESPONSES}:
         _check_responses(trace, found, verdicts)
+    if BALANCE_EVENTS not in altered:
+        _check_bodies(found, way)
+        if verdicts is not None and VALIDATED_ORDERS not in altered:
+            _check_bodies_of_verdicts(trace, found, verdicts)
     if BALANCE_EVENTS not in altered and trace.begins_at_one:
         _check_repeats(found, way)
         _check_told(found, way, has_all_responses=_is_whole(trace, ORDER_RESPONSES) and ORDER_RESPONSES not in altered)
@@ -161,7 +166,8 @@ class Way:
     `asked` are the requests that clients sent, `sent` the records of order.requests, `decided` the balance events with
     a request, `answers` what clients were told; the first three have the columns of BODY. `..._request` numbers the
     request (user and request id) that a row is about, `..._body` also what it says; `answers_body` is that of the
-    request that was answered, -1 where there is none or more than one.
+    request that was answered, -1 where there is none or more than one. `responses_body` is that of a decision on a body
+    with the hash that the response names, -1 where there is none.
     """
 
     def __init__(self, trace: Trace) -> None:
@@ -183,6 +189,9 @@ class Way:
         self.asked_at = self._answered_at()
         # -1 takes the value behind the last.
         self.answers_body = np.append(self.asked_body, -1)[self.asked_at]
+        responses = frame_of({"request": self.responses_request, "body_hash": ints(self.responses, "body_hash")})
+        (hashed, named), size = codes(("request", "body_hash"), decided, responses)
+        self.responses_body = np.append(self.decided_body, -1)[first_places(hashed, size)[named]]
 
     def _answered_at(self) -> Ints:
         """For each answer the place of the request in `asked` that it answers."""
@@ -358,7 +367,10 @@ def _verdicts_due(trace: Trace) -> pd.DataFrame:
     events, updates = trace.balance_events, trace.fund_updates
     is_applied = ints(events, "update_partition") >= 0
     key = ("update_partition", "update_output_seq", "event_user_id")
-    columns = (*key, "partition", "offset", "sequence", "outcome", "reason", "answered_order_id")
+    columns = (
+        *key, "partition", "offset", "sequence", "time_ns", "outcome", "reason", "answered_order_id",
+        "answered_body_hash",
+    )  # fmt: skip
     applied = frame_of({name: ints(events, name)[is_applied] for name in columns})
     named = renamed(updates, partition="update_partition", output_seq="update_output_seq", user_id="event_user_id")
     (mine, theirs), size = codes(key, applied, named)
@@ -367,7 +379,7 @@ def _verdicts_due(trace: Trace) -> pd.DataFrame:
     at = at[is_known]
     return frame_of(
         {
-            **{name: ints(applied, name)[is_known] for name in columns[3:]},
+            **{name: ints(applied, name)[is_known] for name in columns if name != "event_user_id"},
             "user_id": ints(applied, "event_user_id")[is_known],
             "request_id": texts(updates, "request_id").take(pa.array(at)),
             **{f"due_{name}": ints(updates, name)[at] for name in ("verdict", "reason", "order_id")},
@@ -390,6 +402,45 @@ def _check_verdicts(found: Findings, verdicts: pd.DataFrame) -> None:
     found.where("verdict on what is told to be refused", verdicts, both & is_refused, *where, "outcome", "reason")
 
 
+def _check_bodies(found: Findings, way: Way) -> None:
+    """An answer names the body that was decided, and bodies under one id are told apart by their hashes."""
+    decided, body = way.decided, way.decided_body
+    body_hash = ints(decided, "body_hash")
+    (hashed,), hashes = codes(("request", "body_hash"), decided)
+    where = ("partition", "sequence", *REQUEST, "command", "body_hash")
+    other = (ints(decided, "outcome") >= 0) & (ints(decided, "answered_body_hash") != body_hash)
+    found.where("answer names another body than was decided", decided, other, *where, "answered_body_hash")
+    unlike = hashed != hashed[first_places(body, way.bodies)[body]]
+    found.where("one body under an id has two hashes", decided, unlike, *where)
+    alike = body != body[first_places(hashed, hashes)[hashed]]
+    found.where("two bodies under an id have one hash", decided, alike, *where)
+
+
+def _check_bodies_of_verdicts(trace: Trace, found: Findings, verdicts: pd.DataFrame) -> None:
+    """A verdict names the body of the request that the engine judged, unless that was forgotten by then."""
+    events, outputs = trace.balance_events, trace.outputs
+    judged = renamed(outputs, partition="update_partition", output_seq="update_output_seq")
+    (mine, theirs), size = codes(("update_partition", "update_output_seq"), verdicts, judged)
+    output = first_places(theirs, size)[mine]
+    told = (output >= 0) & (array(verdicts, "request_id") != "") & (ints(verdicts, "outcome") >= 0)
+    verdicts, output = rows(verdicts, told), output[told]
+    source = frame_of(
+        {
+            "partition": ints(outputs, "source_partition")[output],
+            "sequence": ints(outputs, "source_sequence")[output],
+        }
+    )
+    (mine, theirs), size = codes(("partition", "sequence"), source, events)
+    decision = first_places(theirs, size)[mine]
+    is_known = decision >= 0
+    verdicts, decision = rows(verdicts, is_known), decision[is_known]
+    due = ints(events, "body_hash")[decision]
+    is_remembered = ints(verdicts, "time_ns") - ints(events, "time_ns")[decision] < _REMEMBERED_NS
+    other = is_remembered & (ints(verdicts, "answered_body_hash") != due)
+    where = ("partition", "sequence", *REQUEST, "answered_body_hash")
+    found.where("verdict names another body than the engine judged", verdicts, other, *where)
+
+
 def _check_responses(trace: Trace, found: Findings, verdicts: pd.DataFrame | None) -> None:
     """The k-th response of a partition is the k-th answer of its balance events.
 
@@ -406,12 +457,13 @@ def _check_responses(trace: Trace, found: Findings, verdicts: pd.DataFrame | Non
     answers &= np.isin(ints(events, "partition"), judged)
     responses = rows(responses, np.isin(ints(responses, "partition"), judged))
     found.checked(len(responses))
-    columns = ("user_id", "order_id", "outcome", "reason", "is_repeat", "time_ns")
+    columns = ("user_id", "order_id", "outcome", "reason", "is_repeat", "time_ns", "body_hash")
     decided = frame_of(
         {
             **{name: ints(events, name)[answers] for name in ("outcome", "reason", "is_repeat", "time_ns")},
             "user_id": ints(events, "event_user_id")[answers],
             "order_id": ints(events, "answered_order_id")[answers],
+            "body_hash": ints(events, "answered_body_hash")[answers],
             "request_id": texts(events, "request_id").filter(pa.array(answers)),
         }
     )
@@ -440,10 +492,10 @@ def _check_responses(trace: Trace, found: Findings, verdicts: pd.DataFrame | Non
 
 def _check_verdicts_of_repeats(found: Findings, responses: pd.DataFrame, to_request: Mask) -> None:
     """A repeat's answer has the verdict that its request's submitter had been told by then, if any."""
-    (request,), _ = codes(REQUEST, responses)
+    (request,), _ = codes((*REQUEST, "body_hash"), responses)
     is_repeat = ints(responses, "is_repeat") == 1
-    # What a repeat is told begins with the first answer and changes with the verdict; a refused reuse changes nothing.
-    says = ~is_repeat & (ints(responses, "reason") != Reason.REQUEST_ID_REUSED)
+    # What a repeat is told begins with the first answer to its body, and changes with the verdict on it.
+    says = ~is_repeat
     order = np.argsort(request, kind="stable")
     latest = np.maximum.accumulate(np.where(says[order], np.arange(len(order)), 0))
     before = np.empty_like(order)
@@ -501,7 +553,7 @@ def _check_repeats(found: Findings, way: Way) -> None:
 
 
 def _check_told(found: Findings, way: Way, *, has_all_responses: bool) -> None:
-    """What a client was told stands in a decision on its request, and the verdict in a response."""
+    """What a client was told stands in a decision on what it asked for, and with the verdict in a response to that."""
     outcome = array(way.answers, "outcome")
     is_told = ((outcome == "accepted") | (outcome == "rejected")) & (way.answers_body >= 0)
     answers = rows(way.answers, is_told)
@@ -527,15 +579,16 @@ def _check_told(found: Findings, way: Way, *, has_all_responses: bool) -> None:
     was_asked[way.asked_body] = True
     is_muddled = np.zeros(way.requests, dtype=bool)
     is_muddled[way.decided_request[~was_asked[way.decided_body]]] = True
-    wrong &= ~is_muddled[way.answers_request[is_told]]
+    is_excused = is_muddled[way.answers_request[is_told]]
+    wrong &= ~is_excused
     found.where("client was told what no decision on its request says", answers, wrong, *where)
     if not has_all_responses:
         return
-    responses = way.responses.assign(request=way.responses_request)
-    of_verdict = answers.assign(request=way.answers_request[is_told])
-    key = ("request", "order_id", "verdict", "verdict_reason")
-    unheard = (ints(answers, "verdict") != 0) & ~is_in(of_verdict, responses, key)
-    found.where("client was told a verdict that no response has", answers, unheard, *where, "verdict", "verdict_reason")
+    verdict = ("verdict", "verdict_reason")
+    told = told.assign(**{name: ints(answers, name) for name in verdict})
+    responses = way.responses.assign(body=way.responses_body)
+    unheard = ~is_in(told, responses, ("body", "outcome", "reason", "order_id", *verdict)) & ~is_excused
+    found.where("client was told what no response to its request says", answers, unheard, *where, *verdict)
 
 
 def _check_invalid(trace: Trace, found: Findings, way: Way) -> None:

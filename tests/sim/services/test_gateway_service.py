@@ -13,7 +13,7 @@ from gateway.submissions import ClientAnswer
 from schema.codes import Outcome, Reason, Verdict
 from schema.events import AnyRequest, OrderResponse, PlaceOrder
 from schema.topics import ORDER_REQUESTS, ORDER_RESPONSES
-from schema.wire import REQUEST, encode
+from schema.wire import REQUEST, body_hash, encode
 from sim.clock import NS_PER_MS
 from sim.hosts import Incarnation
 from sim.kafka import SimKafkaClients
@@ -53,6 +53,7 @@ def response(request: AnyRequest, **changes: Any) -> OrderResponse:
         "verdict_reason": 0,
         "time_ns": 1,
         "is_repeat": False,
+        "body_hash": body_hash(request),
     }
     return OrderResponse(**(fields | changes))
 
@@ -200,7 +201,7 @@ def test_other_body_under_an_outstanding_id_is_not_told_the_firsts_answer(world:
         if len(seen) == 1:
             return [response(request)]
         reused = response(request, order_id=0, outcome=1, reason=int(Reason.REQUEST_ID_REUSED))
-        return [reused, response(request, order_id=seen[0].order_id, verdict=int(Verdict.PLACED))]
+        return [reused, response(seen[0], verdict=int(Verdict.PLACED))]
 
     seen = balance_core(world, answers)
     world.gateway("gateway-1")
