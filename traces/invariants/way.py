@@ -435,7 +435,7 @@ def _check_bodies_of_verdicts(trace: Trace, found: Findings, verdicts: pd.DataFr
     is_known = decision >= 0
     verdicts, decision = rows(verdicts, is_known), decision[is_known]
     due = ints(events, "body_hash")[decision]
-    is_remembered = ints(verdicts, "time_ns") - ints(events, "time_ns")[decision] < _REMEMBERED_NS
+    is_remembered = ints(verdicts, "time_ns") - ints(events, "time_ns")[decision] < REMEMBERED_NS
     other = is_remembered & (ints(verdicts, "answered_body_hash") != due)
     where = ("partition", "sequence", *REQUEST, "answered_body_hash")
     found.where("verdict names another body than the engine judged", verdicts, other, *where)
