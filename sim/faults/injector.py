@@ -1,15 +1,27 @@
 """Carries out a plan of faults, records each strike, and ends them all for the second phase (design sections 5, 8)."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sim.clock import NEVER_NS
 from sim.deployment import Deployment
 from sim.faults.catalogue import BEGIN
 from sim.faults.kind import Undo
 from sim.faults.moments import MOMENTS
-from sim.faults.watch import has_come
+from sim.faults.watch import watch_for
 from sim.script import Strike
+
+
+class _Wait:
+    """A strike that waits for its moment: how that is looked for, how often, and until when."""
+
+    __slots__ = ("has_come", "look_every_ns", "strike", "until_ns")
+
+    def __init__(self, strike: Strike, has_come: Callable[[], bool], until_ns: int) -> None:
+        self.strike = strike
+        self.has_come = has_come
+        self.look_every_ns = MOMENTS[strike.moment].look_every_ns
+        self.until_ns = until_ns
 
 
 class Injector:
@@ -27,8 +39,8 @@ class Injector:
         self._emit = world.recorder.emitter("faults")
         self._open: dict[int, tuple[Strike, Undo, bool]] = {}
         self._is_healed = False
-        # Strikes that wait for their moment: until when, and when it is looked for next.
-        self._waiting: dict[int, tuple[Strike, int, int]] = {}
+        # Those that wait for their moment, and when each is looked for next.
+        self._waiting: dict[int, tuple[_Wait, int]] = {}
         self._looks_at_ns = NEVER_NS
         for number, strike in enumerate(plan):
             world.clock.at(start_ns + strike.at_ns, self._begin, number, strike)
@@ -46,29 +58,34 @@ class Injector:
             # At most half of the time that is left, so that a strike that waits in vain has its effect too.
             now = self._world.clock.now
             until_ns = min(now + MOMENTS[strike.moment].patience_ns, (now + self._end_ns) // 2)
-            self._look_for(number, strike, until_ns)
+            self._look_for(number, _Wait(strike, watch_for(self._world, strike), until_ns))
             self._look_later()
         else:
             self._strike(number, strike, has_met=False)
 
-    def _look_for(self, number: int, strike: Strike, until_ns: int) -> None:
+    def _look_for(self, number: int, wait: "_Wait") -> None:
         """Strike if the moment has come, or will not be waited for any longer; wait otherwise."""
         now = self._world.clock.now
-        if has_come(self._world, strike):
+        strike = wait.strike
+        if wait.has_come():
             self.met[strike.moment] += 1
             self._strike(number, strike, has_met=True)
-        elif now >= until_ns:
+        elif now >= wait.until_ns:
             self._strike(number, strike, has_met=False)
         else:
-            self._waiting[number] = strike, until_ns, min(until_ns, now + MOMENTS[strike.moment].look_every_ns)
+            self._waiting[number] = wait, min(wait.until_ns, now + wait.look_every_ns)
 
     def _look_later(self) -> None:
         """Have the strikes that wait looked at again, all by one event: with one each, each would wake the others."""
         if not self._waiting:
             return
         clock = self._world.clock
-        due_ns = min(due_ns for _, _, due_ns in self._waiting.values())
-        last_ns = min(until_ns for _, until_ns, _ in self._waiting.values())
+        due_ns = last_ns = NEVER_NS
+        for wait, look_ns in self._waiting.values():
+            if look_ns < due_ns:
+                due_ns = look_ns
+            if wait.until_ns < last_ns:
+                last_ns = wait.until_ns
         # Not before something has happened: between two events no moment comes.
         when_ns = min(max(due_ns, clock.next_ns()), last_ns)
         if when_ns < self._looks_at_ns:
@@ -80,10 +97,10 @@ class Injector:
         if self._is_healed or now != self._looks_at_ns:
             return
         self._looks_at_ns = NEVER_NS
-        for number, (strike, until_ns, due_ns) in list(self._waiting.items()):
+        for number, (wait, due_ns) in list(self._waiting.items()):
             if now >= due_ns:
                 del self._waiting[number]
-                self._look_for(number, strike, until_ns)
+                self._look_for(number, wait)
         self._look_later()
 
     def _strike(self, number: int, strike: Strike, *, has_met: bool) -> None:

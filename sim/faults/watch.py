@@ -26,14 +26,16 @@ Sees = Callable[[Deployment, str], bool]
 """Whether the moment is now, for the host of that name."""
 
 
-def has_come(world: Deployment, strike: Strike) -> bool:
-    """Whether the moment that the strike waits for is now, for one of the hosts that its target concerns."""
+def watch_for(world: Deployment, strike: Strike) -> Callable[[], bool]:
+    """Tells, each time it is called, whether the moment that the strike waits for is now.
+
+    That is so when it is for one of the hosts that the strike's target concerns.
+    """
     services, sees = MOMENTS[strike.moment].services, _SEES[strike.moment]
-    return any(
-        sees(world, host)
-        for host in world.layout.hosts_concerned(strike.target)
-        if world.hosts[host].service in services
-    )
+    concerned = world.layout.hosts_concerned(strike.target)
+    hosts = [host for host in concerned if world.hosts[host].service in services]
+
+    return lambda: any(sees(world, host) for host in hosts)
 
 
 def _in_transaction(world: Deployment, host: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -86,7 +86,7 @@ class KafkaCluster:
         self._up = dict.fromkeys(self.broker_ids, True)
         self._partition_counts: dict[str, int] = {}
         self._seats: dict[tuple[str, str], _Seat] = {}
-        self._transports: dict[int, Transport] = {}
+        self._transports: dict[str, dict[int, Transport]] = {}  # by host, then by number
         self._transport_count = 0
         self._client_count = 0
         self._lagging: dict[TopicPartition, Partition] = {}
@@ -156,16 +156,11 @@ class KafkaCluster:
 
     def is_asking(self, host: str, request: str) -> bool:
         """Whether a client on that host has a request of that name (its handler's) outstanding."""
-        return any(
-            each.host == host and each.incarnation.alive and each.is_asking(request)
-            for each in self._transports.values()
-        )
+        return any(each.is_asking(request) and each.incarnation.alive for each in self._transports_of(host))
 
     def reads_without_group(self, host: str) -> bool:
         """Whether a consumer of no group is open on that host."""
-        return any(
-            each.is_of_no_group and each.host == host and each.incarnation.alive for each in self._transports.values()
-        )
+        return any(each.is_of_no_group and each.incarnation.alive for each in self._transports_of(host))
 
     def release(self) -> None:
         """Let go of all records, when the run is over: the frames of dead hosts keep the cluster itself for ever."""
@@ -191,7 +186,7 @@ class KafkaCluster:
         for name, tp, committed in self.groups.committed_offsets():
             if self._has_record_from(tp, committed):
                 return f"group {name} has not consumed all of {tp.topic}-{tp.partition}"
-        for transport in self._transports.values():
+        for transport in self._all_transports():
             if transport.incarnation.alive and not transport.is_idle:
                 return f"a client on {transport.host} has a request in flight"
         return ""
@@ -233,7 +228,7 @@ class KafkaCluster:
             elif broker in partition.replicas:
                 partition.follower_died(broker, now)
                 self.watch(partition)
-        for transport in list(self._transports.values()):
+        for transport in self._all_transports():
             transport.broker_died(broker)
         self.clock.after(self.config.broker_session_timeout_ms * _MS, self._controller_acts, broker)
 
@@ -489,16 +484,25 @@ class KafkaCluster:
 
     def register(self, transport: Transport) -> None:
         """A client has come up."""
-        for number, known in list(self._transports.items()):
+        transports = self._transports.setdefault(transport.host, {})
+        for number, known in list(transports.items()):
             if not known.incarnation.alive:
-                del self._transports[number]
+                del transports[number]
         self._transport_count += 1
         transport.number = self._transport_count
-        self._transports[transport.number] = transport
+        transports[transport.number] = transport
 
     def unregister(self, transport: Transport) -> None:
         """A client has closed."""
-        self._transports.pop(transport.number, None)
+        self._transports[transport.host].pop(transport.number, None)
+
+    def _transports_of(self, host: str) -> Iterable[Transport]:
+        return self._transports.get(host, {}).values()
+
+    def _all_transports(self) -> list[Transport]:
+        """In the order in which they came up."""
+        every = [each for transports in self._transports.values() for each in transports.values()]
+        return sorted(every, key=lambda each: each.number)
 
     def next_client_number(self) -> int:
         """A number for the name of a client that was given none."""

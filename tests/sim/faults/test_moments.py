@@ -12,7 +12,7 @@ from sim.deployment import Deployment
 from sim.faults.catalogue import OPTIONS
 from sim.faults.moments import AT_WORK, MOMENTS
 from sim.faults.plan import draw_plan
-from sim.faults.watch import has_come
+from sim.faults.watch import watch_for
 from sim.flows import make_topology
 from sim.hosts import Incarnation
 from sim.progress import Progress
@@ -99,7 +99,8 @@ def test_rows_are_not_being_written_while_something_is_read() -> None:
             f"INSERT INTO {tables.SCHEMA_VERSION_TABLE} (component, version) VALUES ('x', 1)",
         ):
             session.execute_async(statement)
-            seen.append(has_come(deployment, strike_at("rows-being-written", "settlement-1")))
+            has_come = watch_for(deployment, strike_at("rows-being-written", "settlement-1"))
+            seen.append(has_come())
 
     with world.running():
         deployment.create()
