@@ -33,8 +33,9 @@ ANSWER_TIMEOUT_S: Final = 30
 """A Dask scheduler that takes longer to answer is gone; a worker that hangs is replaced within it."""
 QUIET_S: Final = 2.0
 """After so long without a result the Dask scheduler is asked whether it is still there."""
-NO_WORKERS_S: Final = 60.0
-"""A cluster that has had no workers for so long is gone too: a nanny starts one again in seconds."""
+NO_WORKERS_S: Final = 300.0
+"""A cluster that has had no workers for so long is gone too: a busy machine, or a queue of jobs, takes minutes to start
+them again."""
 IN_FLIGHT_PER_WORKER: Final = 2
 """So many seeds are handed out at once: enough that none waits for work, few enough that memory stays flat."""
 
@@ -120,13 +121,14 @@ class LocalWorkers:
 class DaskWorkers:
     """The workers of a running dask.distributed cluster, whatever started it."""
 
-    def __init__(self, address: str, *, timeout_s: float = SEED_TIMEOUT_S) -> None:
+    def __init__(self, address: str, *, timeout_s: float = SEED_TIMEOUT_S, no_workers_s: float = NO_WORKERS_S) -> None:
         try:
             from distributed import Client
         except ImportError:
             raise WorkersError("--scheduler needs dask.distributed: pip install 'exchange-sim[cluster]'") from None
         self._address = address
         self._timeout_s = timeout_s
+        self._no_workers_s = no_workers_s
         self._had_workers_s = time.monotonic()
         try:
             self._client = Client(address, timeout=CONNECT_TIMEOUT_S)
@@ -200,7 +202,7 @@ class DaskWorkers:
         except Empty:
             if self._count_workers():
                 self._had_workers_s = time.monotonic()
-            elif time.monotonic() - self._had_workers_s > NO_WORKERS_S:
+            elif time.monotonic() - self._had_workers_s > self._no_workers_s:
                 raise self._deserted() from None
             return None
         self._had_workers_s = time.monotonic()

@@ -66,10 +66,10 @@ def test_a_seed_that_kills_its_workers_fails_and_the_others_go_on() -> None:
 
 
 def test_a_seed_that_hangs_fails_and_the_others_go_on(address: str) -> None:
-    workers = DaskWorkers(address, timeout_s=3)
+    workers = DaskWorkers(address, timeout_s=8)
     found = {each.seed: each for each in workers.results(hang, [Scenario(seed=n) for n in range(6)])}
     assert sorted(found) == [0, 1, 2, 3, 4, 5]
-    assert found[1].error_line == "did not run: it did not end in 3 s"
+    assert found[1].error_line == "did not run: it did not end in 8 s"
     assert [seed for seed, each in found.items() if each.is_lost] == [1]
 
 
@@ -88,7 +88,8 @@ def test_a_scheduler_that_dies_ends_the_campaign(tmp_path: Path) -> None:
 
 def test_a_cluster_whose_last_worker_hangs_and_cannot_be_started_again(tmp_path: Path) -> None:
     with scheduler_process(tmp_path) as (_, address):
-        results = DaskWorkers(address, timeout_s=2).results(hang, [Scenario(seed=n) for n in range(4)])
+        workers = DaskWorkers(address, timeout_s=8, no_workers_s=5)
+        results = workers.results(hang, [Scenario(seed=n) for n in range(4)])
         assert [next(results).is_lost, next(results).is_lost] == [False, True]
         with pytest.raises(WorkersError, match="no workers any more"):
             next(results)
