@@ -84,6 +84,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(names, rows, ids=[f"seed={seed}" for seed in seeds], indirect=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        # pytest gives no parameters to the methods of unittest's classes.
+        if not hasattr(item, "callspec") and any(mark.name == _MARK for mark in item.own_markers):
+            raise pytest.UsageError(f"{item.nodeid}: over_seeds wants a test of pytest's, not of unittest's")
+
+
 @pytest.fixture
 def sim_seed(request: pytest.FixtureRequest) -> int:
     """The test's seed; that of `--sim-replay`'s scenario, where the test takes the scenario too."""

@@ -47,6 +47,22 @@ def test_asking_for_seeds_without_taking_them_is_an_error_of_one_line(pytester: 
     assert "Traceback" not in result.stdout.str()
 
 
+def test_asking_for_seeds_for_a_method_of_unittest_is_an_error_of_one_line(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_mine="""
+        from unittest import TestCase
+        from sim.pytest_plugin import over_seeds
+
+        class TestIt(TestCase):
+            @over_seeds(20)
+            def test_it(self): pass
+        """
+    )
+    result = pytester.runpytest(*OPTIONS)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: test_mine.py::TestIt::test_it: over_seeds wants a test of pytest's*"])
+
+
 def test_a_class_can_ask_for_seeds_for_those_of_its_tests_that_take_them(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
