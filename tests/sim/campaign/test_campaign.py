@@ -499,17 +499,29 @@ def test_results_without_a_word_of_what_they_are_belong_to_no_campaign(tmp_path:
         ResultStore(tmp_path, Scenario())
 
 
+HEED_INTERRUPTS = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+"""Runs Python as its arguments say. What a shell runs in the background ignores interrupts, and so do its children."""
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_campaign_that_is_interrupted_says_so_and_keeps_what_has_ended(tmp_path: Path, sent: signal.Signals) -> None:
     options = "--seeds 0:100000 --jobs 1 --orders 2 --users 2 --duration 1 --faults none --defect order-events-ignored"
-    command = [sys.executable, "-m", "sim", "campaign", *shlex.split(options), "--out", str(tmp_path / "campaign")]
+    campaign = ["-m", "sim", "campaign", *shlex.split(options), "--out", str(tmp_path / "campaign")]
+    command = [sys.executable, "-c", HEED_INTERRUPTS, *campaign]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        # The first failure keeps its repro at once: then there is something to keep.
-        while not list(tmp_path.glob("campaign/failures/*.json")):
-            assert process.poll() is None
-            time.sleep(0.1)
-        process.send_signal(sent)
-        told, complained = process.communicate(timeout=60)
+        try:
+            # The first failure keeps its repro at once: then there is something to keep.
+            while not list(tmp_path.glob("campaign/failures/*.json")):
+                assert process.poll() is None
+                time.sleep(0.1)
+            process.send_signal(sent)
+            told, complained = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, told) == (2, "")
     # A worker that was just being started may have its own last words.
     assert "exchange-sim: interrupted" in complained.splitlines()
