@@ -34,7 +34,6 @@ def watch_for(world: Deployment, strike: Strike) -> Callable[[], bool]:
     services, sees = MOMENTS[strike.moment].services, _SEES[strike.moment]
     concerned = world.layout.hosts_concerned(strike.target)
     hosts = [host for host in concerned if world.hosts[host].service in services]
-
     return lambda: any(sees(world, host) for host in hosts)
 
 
