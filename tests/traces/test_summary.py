@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.mini_world import BUY, SELL, MiniWorld
 from schema import topics
-from schema.codes import OrderStatus
+from schema.codes import OrderStatus, Reason
 from tests.traces.damage import (
     BOUGHT,
     CANCELLED,
@@ -45,6 +45,8 @@ def trace() -> Trace:
     world.emit("faults", fault="clog", phase="start", target="kafka-1")
     world.emit("faults", fault="clog", phase="end", target="kafka-1")
     world.emit("log_lines", service="engine", level="info", event="OrderPlacement emitted", order_id=RESTING)
+    ended = f'{{"reason":{Reason.CANCELLED_BY_USER},"revision":2}}'
+    world.emit("log_lines", service="settlement", level="info", event="order completed", order_id=RESTING, fields=ended)
     return world.trace()
 
 
@@ -68,8 +70,11 @@ def test_story_tells_of_the_cancels_that_name_the_order(trace: Trace) -> None:
     assert _in_this_order(lines, "asks to cancel", "cancelled by user", "is answered accepted", "too late")
 
 
-def test_story_holds_the_services_log_lines(trace: Trace) -> None:
-    assert any("logs info: OrderPlacement emitted" in line for line in order_story(trace, RESTING))
+def test_story_holds_the_services_log_lines_with_words_for_codes(trace: Trace) -> None:
+    lines = order_story(trace, RESTING)
+    assert any(line.endswith("logs info: OrderPlacement emitted") for line in lines)
+    told = "logs info: order completed, reason cancelled by user, revision 2"
+    assert any(line.endswith(told) for line in lines), "\n".join(lines)
 
 
 def test_story_of_an_unknown_order_says_only_that_it_has_no_row(trace: Trace) -> None:

@@ -22,6 +22,7 @@ from traces.stories.words import (
     clock_text,
     differences_text,
     each_row,
+    log_text,
     name_of,
     reason_text,
     state_text,
@@ -110,7 +111,7 @@ def _told(trace: Trace, order_id: int) -> Iterator[_Line]:
     yield from _store(trace, order_id)
     lines = trace.events("log_lines")
     for each in each_row(rows(lines, ints(lines, "order_id") == order_id)):
-        yield _Line(each.t, _LOG, each.host, f"logs {each.level}: {each.event} {each.fields}")
+        yield _Line(each.t, _LOG, each.host, f"logs {each.level}: {log_text(each.event, each.fields)}")
     yield from _final_rows(trace, order_id)
 
 

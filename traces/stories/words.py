@@ -1,5 +1,6 @@
 """How times, codes, orders and trades are told in words."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
@@ -73,6 +74,13 @@ def word_of(column: str, value: int) -> str:
     if column == "event":
         return EVENT_NAMES[value] if 0 <= value < len(EVENT_NAMES) else str(value)
     return name_of(_CODES[column], value) if column in _CODES else str(value)
+
+
+def log_text(event: str, fields: str) -> str:
+    """A log line: its event, and its fields (a JSON object) as `name value` with words for codes."""
+    told = json.loads(fields or "{}").items()
+    named = [f"{name} {word_of(name, value) if type(value) is int else value}" for name, value in told]
+    return ", ".join([event, *named])
 
 
 def differences_text(differs: str) -> str:
