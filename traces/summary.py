@@ -14,7 +14,7 @@ from schema.codes import Reason
 from traces.matching_rows import Ints, array, ints
 from traces.stories.account import account_story, unsound_locks
 from traces.stories.order import order_story
-from traces.stories.words import asset_name, column_text, name_of
+from traces.stories.words import asset_name, column_text, counted, name_of
 from traces.trace import Trace
 from traces.verdicts import NOT_EXERCISED, VIOLATED, Verdict
 
@@ -64,7 +64,7 @@ def verdict_lines(verdicts: Mapping[str, Verdict]) -> list[str]:
     lines = []
     for name, verdict in verdicts.items():
         mark = {VIOLATED: "✗", NOT_EXERCISED: "-"}.get(verdict.verdict, "✓")
-        violations = f"  {len(verdict.violations)} violations" if len(verdict.violations) else ""
+        violations = f"  {counted(len(verdict.violations), 'violation')}" if len(verdict.violations) else ""
         lines.append(f"{mark} {name:<{width}}  {verdict.verdict:<13}  {verdict.checked:>8} checked{violations}")
     return lines
 
@@ -77,7 +77,7 @@ def violation_lines(trace: Trace, verdicts: Mapping[str, Verdict]) -> list[str]:
     for name, verdict in verdicts.items():
         if not len(verdict.violations):
             continue
-        lines.append(f"{name}: {len(verdict.violations)} violations")
+        lines.append(f"{name}: {counted(len(verdict.violations), 'violation')}")
         shown = verdict.violations.head(VIOLATIONS_SHOWN)
         lines += [f"  {_violation(trace, violation)}" for violation in shown.to_dict("records")]
         if len(verdict.violations) > len(shown):

@@ -16,6 +16,7 @@ from sim.campaign.workers import LocalWorkers, Workers
 from sim.progress import Progress
 from sim.scenario import SWARM, SYNTHETIC, Scenario
 from traces.manifest import source_digest
+from traces.stories.words import counted
 
 TRACES_PER_GROUP: Final = 3
 """So many failing seeds of each group keep their trace; all of them have a repro, which makes it again."""
@@ -134,10 +135,10 @@ def verdict(plan: Plan, tally: Tally) -> Iterator[str]:
         yield f"{len(tally.failures):,} of {tally.seeds:,} seeds failed"
     if tally.unstable:
         seeds = ", ".join(map(str, tally.unstable[:10]))
-        yield f"{len(tally.unstable):,} seeds had another digest when they ran again: {seeds}"
+        yield f"{counted(len(tally.unstable), 'seed')} had another digest when they ran again: {seeds}"
     if tally.not_run_again:
-        seed = min(tally.not_run_again)
-        yield f"{len(tally.not_run_again):,} seeds could not be run again: seed {seed} {tally.not_run_again[seed]}"
+        seed, why = min(tally.not_run_again.items())
+        yield f"{counted(len(tally.not_run_again), 'seed')} could not be run again: seed {seed} {why}"
     if plan.must_exercise and tally.invariants_idle:
         yield f"never exercised: {', '.join(tally.invariants_idle)}"
     if plan.is_standard and tally.goals_missed:

@@ -7,6 +7,7 @@ from sim.campaign.campaign import Plan, verdict
 from sim.campaign.tally import OUTSIDE_THE_SWARM, Failure, Tally
 from traces.invariants import ORDER
 from traces.reachability import GOALS
+from traces.stories.words import counted
 
 
 def print_json(plan: Plan, tally: Tally, folder: Path) -> None:
@@ -77,7 +78,7 @@ def print_summary(plan: Plan, tally: Tally, folder: Path) -> None:
 def _group_lines(what_broke: str, failures: list[Failure]) -> list[str]:
     shown = failures[0]
     seeds = ", ".join(str(each.seed) for each in failures[:8]) + (", ..." if len(failures) > 8 else "")
-    lines = [f"{what_broke}", f"  {len(failures):,} seeds: {seeds}"]
+    lines = [f"{what_broke}", f"  {counted(len(failures), 'seed')}: {seeds}"]
     if shown.first_violation:
         lines.append(f"  first of seed {shown.seed}: {shown.first_violation}")
     if shown.repro is not None:

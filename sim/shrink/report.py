@@ -10,6 +10,7 @@ from sim.shrink.fewer import script_of
 from sim.shrink.shrinker import Shrunk
 from sim.shrink.story import story
 from traces.stories.order import work_began_ns
+from traces.stories.words import counted
 from traces.summary import violation_lines
 
 
@@ -72,8 +73,8 @@ def test_case(shrunk: Shrunk, repro: Path) -> str:
             "",
             "",
             f"def test_{name}() -> None:",
-            f'    """{shrunk.invariant} once broke here{defect}: {shrunk.operations} operations, '
-            f'{shrunk.strikes} faults."""',
+            f'    """{shrunk.invariant} once broke here{defect}: {counted(shrunk.operations, "operation")}, '
+            f'{counted(shrunk.strikes, "fault")}."""',
             f'    hold_invariants(Path(__file__).with_name("{repro.name}"))',
         ]
     )

@@ -19,6 +19,7 @@ from sim.flows.operations import (
 from sim.scenario import SECOND_NS, Scenario
 from sim.script import Strike
 from sim.shrink.fewer import script_of
+from traces.stories.words import counted
 
 RAW_SHOWN: Final = 120
 """So many characters of a hostile text are shown; it may be as long as a record."""
@@ -75,7 +76,7 @@ def _what(operation: Operation, symbols: SymbolTable) -> str:
     if kind == CANCEL:
         return f"cancels {_referred_to(operation)} ({request})"
     if kind == REDUCE:
-        return f"reduces {_referred_to(operation)} to {operation.quantity} lots ({request})"
+        return f"reduces {_referred_to(operation)} to {counted(operation.quantity, 'lot')} ({request})"
     if kind == READ:
         return f"reads {_question(operation)}"
     if kind == RAW:
@@ -88,9 +89,8 @@ def _order(operation: Operation, symbols: SymbolTable) -> str:
     side, order_type = Side(operation.side), OrderType(operation.order_type)
     force = TimeInForce(operation.time_in_force).name.upper()
     limit = f" at {operation.price} ticks" if order_type == OrderType.LIMIT else ""
-    told = (
-        f"{order_type.name.lower()} {side.name.lower()} of {operation.quantity} lots{limit} {operation.symbol} {force}"
-    )
+    lots = counted(operation.quantity, "lot")
+    told = f"{order_type.name.lower()} {side.name.lower()} of {lots}{limit} {operation.symbol} {force}"
     if operation.max_spend:
         quote = symbols.named(operation.symbol).quote
         told += f", spending at most {amount_text(quote, operation.max_spend)} {quote.name}"

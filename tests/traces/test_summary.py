@@ -60,7 +60,7 @@ def test_story_tells_the_life_of_an_order_from_request_to_rows(trace: Trace) -> 
     assert _in_this_order(
         lines, "asks to place", "accepted", "takes place", "placement: revision 1", "insert active_orders revision 1",
         "is answered accepted", "4 lots at 100 as maker", "update: revision 2", "reads revision 2",
-        "completion: revision 3", "once settled: row of active_orders: revision 3, filled",
+        "completion: revision 3", "once settled: row of active_orders: revision 3, filled, 10 of 10 filled",
         "25 hours later: no row of active_orders",
     ), "\n".join(lines)  # fmt: skip
 
@@ -75,6 +75,31 @@ def test_story_holds_the_services_log_lines_with_words_for_codes(trace: Trace) -
     assert any(line.endswith("logs info: OrderPlacement emitted") for line in lines)
     told = "logs info: order completed, reason cancelled by user, revision 2"
     assert any(line.endswith(told) for line in lines), "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("operation", "table", "timestamp", "told"),
+    [
+        ("INSERT", "order_history", 2, "INSERT order_history revision 2: ok by 1 replica"),
+        ("INSERT", "balance_ledger", 8, "INSERT balance_ledger entry 8: ok by 1 replica"),
+        ("INSERT", "user_trades", 19, "INSERT user_trades of output 19: ok by 1 replica"),
+        ("INSERT", "a_table_of_yours", 5, "INSERT a_table_of_yours version 5: ok by 1 replica"),
+        ("SELECT", "active_orders", -1, "SELECT active_orders: ok by 1 replica"),
+    ],
+)
+def test_story_says_what_version_a_statement_writes(operation: str, table: str, timestamp: int, told: str) -> None:
+    world = busy_world()
+    world.emit(
+        "cql",
+        table=table,
+        operation=operation,
+        order_id=RESTING,
+        write_timestamp=timestamp,
+        ttl=-1,
+        outcome="ok",
+        replicas=1,
+    )
+    assert any(told in line for line in order_story(world.trace(), RESTING))
 
 
 def test_story_of_an_unknown_order_says_only_that_it_has_no_row(trace: Trace) -> None:
@@ -109,7 +134,7 @@ def test_violations_come_with_the_story_of_the_order() -> None:
     assert first_order(verdicts["placement-accounted"]) == PARTIAL
     lines = violation_lines(trace, verdicts)
     assert _in_this_order(
-        lines, "placement-accounted: 1 violations", f"order_id={PARTIAL}", f"what happened to order {PARTIAL}:",
+        lines, "placement-accounted: 1 violation", f"order_id={PARTIAL}", f"what happened to order {PARTIAL}:",
         "placement",
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ since the run's start.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from traces.manifest import TraceError
 from traces.matching_rows import array, ints, is_any, rows
 from traces.stories.words import (
     clock_text,
+    counted,
     differences_text,
     each_row,
     log_text,
@@ -157,22 +158,37 @@ def _engine(trace: Trace, commands: pd.DataFrame, order_id: int) -> Iterator[_Li
         )  # fmt: skip
 
 
+_VERSIONS: Final = {
+    "active_orders": "revision",
+    "order_history": "revision",
+    "order_lookup": "revision",
+    "user_trades": "of output",
+    "balance_ledger": "entry",
+}
+"""What the write timestamp of a table with rows of orders is."""
+
+
 def _store(trace: Trace, order_id: int) -> Iterator[_Line]:
     cql = trace.events("cql")
     for each in each_row(rows(cql, ints(cql, "order_id") == order_id)):
         ttl = f", ttl {each.ttl} s" if each.ttl >= 0 else ""
+        version = f" {_VERSIONS.get(each.table, 'version')} {each.write_timestamp}" if each.write_timestamp >= 0 else ""
         yield _Line(
             each.t, _STORE, each.host,
-            f"{each.operation} {each.table} revision {each.write_timestamp}{ttl}: {each.outcome} by {each.replicas} "
-            f"replicas, {(each.t - each.started_t) / 1e6:.1f} ms",
+            f"{each.operation} {each.table}{version}{ttl}: {each.outcome} by {counted(each.replicas, 'replica')}, "
+            f"{(each.t - each.started_t) / 1e6:.1f} ms",
         )  # fmt: skip
     answers = trace.events("read_rows")
     for each in each_row(rows(answers, ints(answers, "order_id") == order_id)):
         yield _Line(
             each.t, _STORE, f"user {each.user_id}",
-            f"reads revision {each.revision}, {name_of(OrderStatus, each.status)}, {each.filled_quantity} of "
-            f"{each.quantity} filled (read {each.read_id})",
+            f"reads revision {each.revision}, {_filled_text(each)} (read {each.read_id})",
         )  # fmt: skip
+
+
+def _filled_text(row: Any) -> str:
+    """The state that a row of an order shows, given as a named tuple of its columns."""
+    return f"{name_of(OrderStatus, row.status)}, {row.filled_quantity} of {row.quantity} filled"
 
 
 def _final_rows(trace: Trace, order_id: int) -> Iterator[_Line]:
@@ -183,9 +199,9 @@ def _final_rows(trace: Trace, order_id: int) -> Iterator[_Line]:
             for each in each_row(mine):
                 detail = f"revision {each.revision}" if table == "order_lookup" else ""
                 if table in ("active_orders", "order_history"):
-                    detail = f"revision {each.revision}, {name_of(OrderStatus, each.status)}"
+                    detail = f"revision {each.revision}, {_filled_text(each)}"
                 elif table == "user_trades":
-                    detail = f"trade {each.trade_id}, {each.quantity} lots at {each.price}"
+                    detail = f"trade {each.trade_id}, {counted(each.quantity, 'lot')} at {each.price}"
                 ttl = f", ttl {each.ttl} s" if each.ttl >= 0 else ""
                 yield _Line(each.t, _FINAL, "store", f"{when}: row of {table}: {detail}{ttl}")
             if not len(mine) and table == "active_orders" and len(final):

@@ -16,6 +16,11 @@ from traces.derived import EVENT_NAMES
 from traces.trace import Trace
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: `1 lot`, `2 lots`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def each_row(frame: pd.DataFrame) -> Iterator[Any]:
     """The rows of a table as named tuples of its columns."""
     return frame.itertuples()
@@ -25,7 +30,7 @@ def trade_text(trade: Any, order_id: int) -> str:
     """A trade, given as a named tuple of its columns, from the side of one of its orders."""
     is_maker = trade.maker_order_id == order_id
     role, other = ("maker", trade.taker_order_id) if is_maker else ("taker", trade.maker_order_id)
-    return f"{trade.quantity} lots at {trade.price} as {role}, with order {other}"
+    return f"{counted(trade.quantity, 'lot')} at {trade.price} as {role}, with order {other}"
 
 
 def state_text(event: Any) -> str:

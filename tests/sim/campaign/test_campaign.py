@@ -225,7 +225,7 @@ def test_evidence_is_there_before_the_campaign_ends(tmp_path: Path) -> None:
 def test_a_failing_seed_that_gives_another_digest_for_its_trace_is_not_stable(tmp_path: Path) -> None:
     plan = Plan(SMALL, 0, 2)
     tally = carried_out(plan, Told({1: replace(broken(1), digest="another")}), tmp_path)
-    assert "1 seeds had another digest when they ran again: 1" in list(verdict(plan, tally))
+    assert "1 seed had another digest when they ran again: 1" in list(verdict(plan, tally))
 
 
 def test_a_trace_that_cannot_be_kept_leaves_the_rest_of_the_summary(
@@ -236,7 +236,7 @@ def test_a_trace_that_cannot_be_kept_leaves_the_rest_of_the_summary(
     assert (tally.seeds, tally.failures[0].trace) == (2, None)
     [failed, why] = verdict(plan, tally)
     assert failed == "1 of 2 seeds failed"
-    assert why.startswith("1 seeds could not be run again: seed 1 did not run: ")
+    assert why.startswith("1 seed could not be run again: seed 1 did not run: ")
     print_summary(plan, tally, tmp_path)
     assert why in capsys.readouterr().out
 
