@@ -6,12 +6,12 @@ since the run's start.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
 
-from schema.codes import OrderStatus, Outcome
+from schema.codes import Outcome
 from schema.codes import Verdict as Code
 from schema.topics import ENGINE_OUTPUTS, ORDER_REQUESTS, VALIDATED_ORDERS
 from traces.derived import COMPLETION, EVENT_NAMES, PLACEMENT, REFUSAL, UPDATE
@@ -23,6 +23,7 @@ from traces.stories.words import (
     counted,
     differences_text,
     each_row,
+    filled_text,
     log_text,
     name_of,
     reason_text,
@@ -182,13 +183,8 @@ def _store(trace: Trace, order_id: int) -> Iterator[_Line]:
     for each in each_row(rows(answers, ints(answers, "order_id") == order_id)):
         yield _Line(
             each.t, _STORE, f"user {each.user_id}",
-            f"reads revision {each.revision}, {_filled_text(each)} (read {each.read_id})",
+            f"reads revision {each.revision}, {filled_text(each)} (read {each.read_id})",
         )  # fmt: skip
-
-
-def _filled_text(row: Any) -> str:
-    """The state that a row of an order shows, given as a named tuple of its columns."""
-    return f"{name_of(OrderStatus, row.status)}, {row.filled_quantity} of {row.quantity} filled"
 
 
 def _final_rows(trace: Trace, order_id: int) -> Iterator[_Line]:
@@ -199,7 +195,7 @@ def _final_rows(trace: Trace, order_id: int) -> Iterator[_Line]:
             for each in each_row(mine):
                 detail = f"revision {each.revision}" if table == "order_lookup" else ""
                 if table in ("active_orders", "order_history"):
-                    detail = f"revision {each.revision}, {_filled_text(each)}"
+                    detail = f"revision {each.revision}, {filled_text(each)}"
                 elif table == "user_trades":
                     detail = f"trade {each.trade_id}, {counted(each.quantity, 'lot')} at {each.price}"
                 ttl = f", ttl {each.ttl} s" if each.ttl >= 0 else ""

@@ -18,7 +18,7 @@ from traces.trace import Trace
 
 def counted(number: int, noun: str) -> str:
     """A number of things: `1 lot`, `2 lots`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def each_row(frame: pd.DataFrame) -> Iterator[Any]:
@@ -38,9 +38,14 @@ def state_text(event: Any) -> str:
     is_told = event.status == OrderStatus.FILLED and event.reason == Reason.FILLED
     return (
         f"revision {event.revision}, {name_of(Side, event.side)} {name_of(OrderType, event.order_type)} "
-        f"{name_of(TimeInForce, event.time_in_force)} at {event.price}, {name_of(OrderStatus, event.status)}, "
-        f"{event.filled_quantity} of {event.quantity} filled{'' if is_told else reason_text(event.reason)}"
+        f"{name_of(TimeInForce, event.time_in_force)} at {event.price}, {filled_text(event)}"
+        f"{'' if is_told else reason_text(event.reason)}"
     )
+
+
+def filled_text(row: Any) -> str:
+    """How far an order is, by a row or an event that shows it, given as a named tuple of its columns."""
+    return f"{name_of(OrderStatus, row.status)}, {row.filled_quantity} of {row.quantity} filled"
 
 
 def name_of(codes: type[IntEnum], value: int) -> str:
@@ -83,7 +88,7 @@ def word_of(column: str, value: int) -> str:
 
 def log_text(event: str, fields: str) -> str:
     """A log line: its event, and its fields (a JSON object) as `name value` with words for codes."""
-    told = json.loads(fields or "{}").items()
+    told = json.loads(fields).items()
     named = [f"{name} {word_of(name, value) if type(value) is int else value}" for name, value in told]
     return ", ".join([event, *named])
 
